@@ -1,0 +1,75 @@
+"""The pooling in a single pass over memory, for log states u = log h in [lower, upper] and 1 <= p.
+
+A known upper bound stands in for the largest state, so no pass looks for it, and the weight goes inside the exponent:
+
+    W = sum_i exp(p (u_i - upper) + log v_i)      log r = upper + log(W)/p        one exp an element
+    E = sum_i exp(p (u_i - upper) + log v_i) y_i,  y = u - upper + z              from the same exp
+
+dlog r/dp = (E/W - sum_i v_i z_i - log(W)/p)/p needs nothing else, so the backward pass has no reduction over tokens:
+it reads the states once and writes their gradient once (docs/math.md, section 5).
+"""
+
+import math
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lnpool._scale import SCALE_LIMITS
+from lnpool._types import Call, Inputs, Residuals
+from lnpool._weights import attend, select, total
+
+_SAFE_EXPONENT = 80.0  # e^-80 is still a normal float32
+
+
+def applies(call: Call, inputs: Inputs) -> Array | None:
+    """Whether every exponent is in the range where this form is as accurate as the exact one; None if it never is.
+
+    Below p = 1 the quotient log(W)/p would amplify rounding; above the upper end W could underflow.
+    """
+    if call.log_range is None or not all(map(math.isfinite, call.log_range)):
+        return None
+    lower, upper = call.log_range
+    largest = _SAFE_EXPONENT - math.log(inputs.states.shape[1])
+    return jnp.all((inputs.p >= 1) & (inputs.p * (upper - lower) <= largest))
+
+
+def _log_states(call: Call, inputs: Inputs, upper: float) -> Array:
+    """u - upper: padding reads as 0, a zero state (u = -inf) as a finite number whose exponential is 0."""
+    states = select(inputs.mask, inputs.states, 0 if call.scale_limit else upper).astype(inputs.p.dtype)
+    if call.scale_limit:
+        states = SCALE_LIMITS[call.scale_limit].log_states(states)
+    return jnp.maximum(states - upper, -1e30)
+
+
+def forward(call: Call, inputs: Inputs) -> Residuals:
+    """The pooled value r [B 1 H K] and all that the backward pass needs."""
+    assert call.log_range is not None
+    upper, p = call.log_range[1], inputs.p
+    attention = attend(call, inputs)
+    # Without the barrier XLA would compute the softmax again for every feature.
+    z, log_v = lax.optimization_barrier((attention.z, select(inputs.mask, attention.log_v, -jnp.inf)))
+    d = _log_states(call, inputs, upper)
+    term = jnp.exp(p * d + log_v)
+    w, e = total(term), total(term * (d + z if call.sharpen else d))
+    vanishes = w == 0
+    w = jnp.where(vanishes, 1, w)
+    rho = jnp.log(w) / p
+    mean_z = total(jnp.exp(log_v) * z) if call.sharpen else 0
+    slope = jnp.where(vanishes, 0, (e / w - mean_z - rho) / p)
+    value = jnp.where(vanishes, 0, jnp.exp(upper + rho))
+    nothing = jnp.zeros_like(rho)
+    return Residuals(
+        value, slope, rho, jnp.full_like(rho, upper), attention.z_reference, attention.log_z, nothing, nothing
+    )
+
+
+def partials(call: Call, inputs: Inputs, residuals: Residuals) -> tuple[Array, Array]:
+    """dr/dlog states and dr/dscores [B T H K], before the sum over the features of a head; to be fused, never stored."""
+    assert call.log_range is not None
+    p = inputs.p
+    attention = attend(call, inputs, (residuals.z_reference, residuals.log_z))
+    log_v, v = lax.optimization_barrier((attention.log_v, jnp.exp(attention.log_v)))
+    r = residuals.value
+    share = r * jnp.exp(p * (_log_states(call, inputs, call.log_range[1]) - residuals.rho) + log_v)
+    difference = share - r * v
+    return share, difference if call.sharpen else difference / p

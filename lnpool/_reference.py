@@ -1,0 +1,58 @@
+"""The definition, in the notation of the paper. The oracle of the tests, and a place to read what is computed.
+
+    r = [ sum_i (a_i h_i)^p / sum_i a_i^p ]^(1/p)        a = softmax(z), elementwise over features, i over real tokens
+
+Plain logarithms and exponentials, so that float64 reproduces the formula wherever it is well conditioned, and no
+custom derivative. (Wu et al., "Attentive Pooling with Learnable Norms for Text Representation", ACL 2020.)
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn import logsumexp
+
+from lnpool._scale import SCALE_LIMITS
+from lnpool._types import Call, Inputs
+
+_NEAR_ZERO = 1e-6  # |p| below which the formula is 0/0 in float64 and its expansion around p = 0 takes over
+
+
+def pool(call: Call, inputs: Inputs) -> Array:
+    """Pooled states [B 1 H K]."""
+    mask = jnp.ones((1, 1, 1, 1), bool) if inputs.mask is None else inputs.mask
+    p = jnp.clip(inputs.p, -1e30, 1e30)
+    z = jnp.where(mask, inputs.scores, 0).astype(p.dtype)
+    u, positive = _log_states(call, mask, inputs.states.astype(p.dtype))
+    n = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1).astype(p.dtype)
+
+    def log_sum(x: Array, where: Array) -> Array:
+        return logsumexp(x, axis=1, keepdims=True, where=jnp.broadcast_to(where, x.shape))
+
+    def mean(x: Array) -> Array:
+        return jnp.sum(jnp.where(mask, x, 0), axis=1, keepdims=True) / n
+
+    log_a = z - log_sum(z, mask)
+    near_zero = jnp.abs(p) < _NEAR_ZERO
+    p_far = jnp.where(near_zero, 1, p)
+    log_v, log_v0 = (p_far * log_a, -jnp.log(n)) if call.sharpen else (log_a, log_a)
+    log_r = (log_sum(log_v + p_far * u, mask & positive) - log_sum(log_v, mask)) / p_far
+
+    # log r = mean(u) + p (var(u)/2 + cov(u, z)) + O(p^2), in the weights that are left at p = 0
+    v0 = jnp.exp(log_v0) * n
+    center = mean(v0 * u)
+    spread = mean(v0 * (u - center) ** 2) / 2 + (mean((u - center) * (z - mean(z))) if call.sharpen else 0)
+    log_r = jnp.where(near_zero, center + p * spread, log_r)
+
+    dead = ~jnp.any(mask & positive, axis=1, keepdims=True) | ((p <= 0) & jnp.any(mask & ~positive, axis=1, keepdims=True))
+    return jnp.where(dead, 0, jnp.exp(jnp.where(dead, 0, log_r))).astype(inputs.states.dtype)
+
+
+def _log_states(call: Call, mask: Array, states: Array) -> tuple[Array, Array]:
+    """log h, finite everywhere, and where h is positive (or NaN, which must pass)."""
+    if call.scale_limit:
+        states = SCALE_LIMITS[call.scale_limit].log_states(jnp.where(mask, states, 1))
+    if call.scale_limit or call.log_states:
+        positive = states != -jnp.inf
+        return jnp.where(mask & positive, states, 0), positive
+    positive = states != 0
+    return jnp.log(jnp.where(mask & positive, states, 1)), positive

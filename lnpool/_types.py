@@ -1,0 +1,54 @@
+"""Axis letters, the frozen description of one call, and what a forward pass leaves for the backward pass.
+
+Axis letters, used in every annotation and in no name: B batch, T tokens, D features, H heads. Head k owns the
+features k*D/H .. (k+1)*D/H - 1; K = D/H. Inside the backends every array is in its *canonical* shape:
+
+    states [B T H K]    scores [B T H 1]    p [1 1 H|1 K|1]    mask [B T 1 1] or None    sums over tokens [B 1 H K]
+
+so that one set of formulas, written with broadcasting, serves one exponent, one per head and one per feature.
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple, TypeAlias
+
+from jax import Array
+
+Implementation: TypeAlias = Literal["reference", "xla", "xla_jvp"]
+ScaleLimitName: TypeAlias = Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The static facts of one call, checked; hashable, so that jit can key on it."""
+
+    implementation: Implementation
+    log_states: bool = False
+    scale_limit: ScaleLimitName | None = None
+    log_range: tuple[float, float] | None = None  # proven or promised bounds of log h; None where unknown
+    sharpen: bool = True
+
+
+class Inputs(NamedTuple):
+    """The array arguments of one call in canonical shape."""
+
+    states: Array
+    scores: Array
+    p: Array
+    mask: Array | None
+
+
+class Residuals(NamedTuple):
+    """What the backward pass keeps beside the inputs: nothing of the size of the states.
+
+    All [B 1 H K] or smaller, in float32 at least. ``value`` is r before it is rounded to the dtype of the states;
+    ``slope`` is d log r / d p, which the forward pass knows more cheaply than the backward pass would.
+    """
+
+    value: Array
+    slope: Array
+    rho: Array  # log(r / reference)
+    reference: Array  # of h (linear states) or of log h
+    z_reference: Array
+    log_z: Array
+    x_reference: Array  # largest exponent, and the log of the sum of all relative to it
+    log_w: Array

@@ -1,0 +1,64 @@
+"""From a configuration to the objects of a run; the only place that looks names up."""
+
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from experiments.config import Config, OptimOptions
+from experiments.contracts import Task
+from experiments.encoders import ENCODERS
+from experiments.errors import UsageError
+from experiments.heads import Head
+from experiments.model import TextClassifier, is_exponent
+from experiments.poolers import POOLERS
+from experiments.tasks import TASKS
+
+_STREAMS = ("init", "dropout")
+
+
+def stream(seed: int, name: str) -> jax.Array:
+    """Return the random key of a purpose: the seed folded with the fixed number of the name."""
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), _STREAMS.index(name))
+
+
+def task(config: Config) -> Task:
+    """Return the task."""
+    return TASKS[config.task](config.data)
+
+
+def model(config: Config, vocabulary_size: int, classes: int) -> TextClassifier:
+    """Return the model with its initial parameters."""
+    rngs = nnx.Rngs(params=stream(config.seed, "init"))
+    try:
+        encoder = ENCODERS[config.encoder](config.encode, vocabulary_size, rngs=rngs)
+        pooler = POOLERS[config.pooler](config.pool, encoder.features, rngs=rngs)
+    except ValueError as error:
+        raise UsageError(f"{config.encoder} with {config.pooler}: {error}") from error
+    return TextClassifier(encoder, pooler, Head(config.head, pooler.features, classes, rngs=rngs))
+
+
+def schedule(options: OptimOptions, steps: int) -> optax.Schedule:
+    """Return the step size: a linear rise, then a linear descent to zero."""
+    rise = round(options.warmup * steps)
+    return optax.schedules.join_schedules(
+        [
+            optax.schedules.linear_schedule(0, options.learning_rate, rise),
+            optax.schedules.linear_schedule(options.learning_rate, 0, max(steps - rise, 1)),
+        ],
+        [rise],
+    )
+
+
+def optimizer(options: OptimOptions, parameters: Any, steps: int) -> optax.GradientTransformation:
+    """Return AdamW; exponents learn `p_multiplier` times faster, and neither they nor vectors decay."""
+    exponents = jax.tree_util.tree_map_with_path(lambda path, _: is_exponent(path), parameters)
+    decayed = jax.tree.map(lambda leaf, exponent: leaf.ndim > 1 and not exponent, parameters, exponents)
+    return optax.chain(
+        optax.clip_by_global_norm(options.clip),
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(options.weight_decay, mask=decayed),
+        optax.masked(optax.scale(options.p_multiplier), exponents),
+        optax.scale_by_learning_rate(schedule(options, steps)),
+    )

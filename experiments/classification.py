@@ -1,0 +1,96 @@
+"""Text classification: all that a task with texts and classes needs; a task file adds where the examples come from."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, ClassVar
+
+from jax import Array
+from jaxtyping import Float
+
+from experiments.contracts import Batch
+from experiments.data.batching import Corpus
+from experiments.data.text import Example, Vocabulary, split_words
+from experiments.errors import DataError
+from experiments.losses import cross_entropy, weighted_mean
+from experiments.metrics import Classification
+from experiments.options import Interval
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextOptions:
+    """How texts become batches."""
+
+    batch_size: Annotated[int, Interval("[1, 65536]")] = 128
+    """Texts a batch."""
+    max_len: Annotated[int, Interval("[1, 65536]")] = 48
+    """Words kept of a text; longer texts are cut and counted."""
+    buckets: Annotated[int, Interval("[1, 16]")] = 4
+    """Number of text lengths that batches are made for: the number of compilations."""
+    min_count: Annotated[int, Interval("[1, 1000000]")] = 2
+    """A word seen less often in the training split is the unknown word."""
+
+
+class TextClassification:
+    """A task whose examples carry one class each; see `experiments.contracts.Task`."""
+
+    Options: ClassVar[type] = TextOptions
+    chosen_by = "accuracy"
+
+    def __init__(self, options: TextOptions, examples: Iterable[Example]):
+        words: dict[str, list[list[str]]] = {split: [] for split in SPLITS}
+        classes: dict[str, list[str]] = {split: [] for split in SPLITS}
+        for text, label, split in examples:
+            words[split].append(split_words(text))
+            classes[split].append(label)
+        for split in SPLITS:
+            if not words[split]:
+                raise DataError(f"the {split} split has no examples: give the data more rows.")
+        self.labels = tuple(sorted(set(classes["train"])))
+        self.vocabulary = Vocabulary.count(words["train"], options.min_count)
+        widths = bucket_widths([len(text) for text in words["train"]], options.buckets, options.max_len)
+        self.splits = {
+            split: Corpus(
+                [self.vocabulary.encode(text) for text in words[split]],
+                [self.labels.index(label) for label in classes[split]],
+                widths,
+                options.batch_size,
+            )
+            for split in SPLITS
+        }
+        self.steps_per_epoch = self.splits["train"].batches_per_epoch
+
+    def describe(self) -> dict[str, Any]:
+        """Return the sizes and the counts of cut and empty texts."""
+        facts: dict[str, Any] = {"classes": len(self.labels), "vocabulary": len(self.vocabulary)}
+        for name, corpus in self.splits.items():
+            facts[name] = {"texts": len(corpus), "truncated": corpus.truncated, "empty": corpus.empty}
+        return facts
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        """Return the batch of a step."""
+        return self.splits["train"].shuffled(seed, step)
+
+    def evaluation_batches(self, split: str) -> Iterator[Batch]:
+        """Yield every example of a split once."""
+        return self.splits[split].in_order()
+
+    def loss(self, logits: Float[Array, "B C"], batch: Batch) -> Float[Array, ""]:
+        """Return the mean cross entropy."""
+        return weighted_mean(cross_entropy(logits, batch.labels), batch.weights)
+
+    def metrics(self, logits: Float[Array, "B C"], batch: Batch) -> Classification:
+        """Return the sums behind accuracy, macro-F1 and loss."""
+        return Classification.of(logits, batch.labels, batch.weights)
+
+
+def bucket_widths(lengths: Sequence[int], buckets: int, max_len: int) -> list[int]:
+    """Return the widths that give every bucket about the same number of texts; the last is `max_len`.
+
+    >>> bucket_widths([1, 2, 3, 4, 5, 6, 7, 100], buckets=4, max_len=32)
+    [2, 4, 6, 32]
+    """
+    ordered = sorted(lengths)
+    inner = {ordered[len(ordered) * index // buckets - 1] for index in range(1, buckets)}
+    return sorted({width for width in inner if 0 < width < max_len} | {max_len})

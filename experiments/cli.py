@@ -1,0 +1,57 @@
+"""What every command has in common: one-line errors and fixed exit codes."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+from experiments.errors import HarnessError, UsageError, unknown
+from experiments.options import flag, leaves
+
+INPUT_OUTPUT = 74
+
+
+def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None) -> Any:
+    """Return an instance of a dataclass from a command line; `--help` prints and exits, a mistake raises UsageError."""
+    captured = io.StringIO()
+    given = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(captured):
+            value, strangers = tyro.cli(
+                kind,
+                args=arguments,
+                prog=program,
+                return_unknown_args=True,
+                config=(tyro.conf.FlagCreatePairsOff,),
+                **given,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_first_sentence(captured.getvalue())) from None
+    if strangers:
+        raise unknown("option", strangers[0].split("=")[0], [flag(path) for path, _, _ in leaves(value)])
+    return value
+
+
+def _first_sentence(box: str) -> str:
+    """Return the message of the framed error that the parser drew, on one line."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    rule = next((index for index, line in enumerate(lines) if line.startswith("─")), len(lines))
+    return " ".join(lines[:rule]) + " (--help explains every option)"
+
+
+def command(name: str, body: Callable[[list[str]], None], arguments: list[str] | None) -> int:
+    """Run a command and return its exit code: 0 done, 2 usage, 3 non-finite, 65 data, 74 input/output."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        body(arguments)
+    except (HarnessError, OSError) as error:
+        if "--debug" in arguments:
+            raise
+        print(f"experiments.{name}: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, HarnessError) else INPUT_OUTPUT
+    return 0

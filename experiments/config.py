@@ -1,0 +1,117 @@
+"""What a run is: one frozen value, from the command line or from JSON, that alone decides the result."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any, Generic, NoReturn, TypeVar
+
+from experiments.cli import parse
+from experiments.encoders import ENCODERS
+from experiments.errors import UsageError, unknown
+from experiments.heads import HeadOptions
+from experiments.options import Interval, from_dict, to_dict, validate
+from experiments.poolers import POOLERS
+from experiments.tasks import TASKS
+
+Data = TypeVar("Data")
+Encode = TypeVar("Encode")
+Pool = TypeVar("Pool")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimOptions:
+    """AdamW with warm-up, then a linear descent to zero."""
+
+    learning_rate: Annotated[float, Interval("(0, 1]")] = 3e-3
+    """Largest step size."""
+    p_multiplier: Annotated[float, Interval("[0, 1000]")] = 10.0
+    """The exponent learns this many times faster than the other parameters; it is never decayed. 0 freezes it."""
+    weight_decay: Annotated[float, Interval("[0, 10]")] = 0.1
+    """Decoupled decay of matrices, times the step size."""
+    warmup: Annotated[float, Interval("[0, 1)")] = 0.1
+    """Share of all steps before the step size is at its largest."""
+    clip: Annotated[float, Interval("(0, 1e9]")] = 1.0
+    """Largest norm of the whole gradient."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Generic[Data, Encode, Pool]):
+    """Train a text classifier: encoder -> pooler -> head.
+
+    The groups data, encode and pool belong to the chosen task, encoder and pooler: `--pooler attention --help` shows
+    the options of that pooler.
+    """
+
+    data: Data
+    encode: Encode
+    pool: Pool
+    head: HeadOptions = dataclasses.field(default_factory=HeadOptions)
+    optim: OptimOptions = dataclasses.field(default_factory=OptimOptions)
+    task: str = "wordnet"
+    """What to learn; one of the names in experiments/tasks."""
+    encoder: str = "bigru"
+    """What turns words into states; one of the names in experiments/encoders."""
+    pooler: str = "learned_norm"
+    """What turns states into one vector; one of the names in experiments/poolers."""
+    seed: Annotated[int, Interval("[0, 4294967295]")] = 0
+    """Decides initial values, dropout and the order of the data."""
+    epochs: Annotated[int, Interval("[1, 10000]")] = 5
+    """Passes over the training split."""
+    evaluations: Annotated[int, Interval("[1, 1000]")] = 2
+    """Validations an epoch; the parameters of the best one are tested and saved."""
+    out: Path | None = None
+    """Run folder, new or empty; runs/<task>-<encoder>-<pooler>-seed<seed>-<time> when not given."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def default_config(task: str = "wordnet", encoder: str = "bigru", pooler: str = "learned_norm") -> Config:
+    """Return the configuration of a choice with every option at its default."""
+    for kind, name, table in (("task", task, TASKS), ("encoder", encoder, ENCODERS), ("pooler", pooler, POOLERS)):
+        if name not in table:
+            raise unknown(kind, name, table)
+    return Config(
+        task=task,
+        encoder=encoder,
+        pooler=pooler,
+        data=TASKS[task].Options(),
+        encode=ENCODERS[encoder].Options(),
+        pool=POOLERS[pooler].Options(),
+    )
+
+
+class _Names(argparse.ArgumentParser):
+    """Reads only the three names, because they decide which options exist."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parse_args(arguments: list[str]) -> Config:
+    """Return the configuration of a command line."""
+    names = _Names(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name in ("task", "encoder", "pooler"):
+        names.add_argument(f"--{name}")
+    default = default_config(**vars(names.parse_known_args(arguments)[0]))
+    config_type: Any = Config[type(default.data), type(default.encode), type(default.pool)]  # type: ignore[misc]
+    config = parse(config_type, arguments, program="python -m experiments.train", default=default)
+    validate(config)
+    return config
+
+
+def to_json(config: Config) -> str:
+    """Return the configuration as JSON."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """Return the configuration that `to_json` wrote, refusing unknown keys, wrong types and values out of range."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"the configuration is not JSON: {error}") from None
+    names = {key: values[key] for key in ("task", "encoder", "pooler") if key in values}
+    config = from_dict(default_config(**names), values)
+    validate(config)
+    return config

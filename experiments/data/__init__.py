@@ -1,0 +1,1 @@
+"""Data: sources (one file each), words and vocabulary, batches of one length."""

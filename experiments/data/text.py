@@ -1,0 +1,48 @@
+"""From text to words, and from words to numbers."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+PADDING, UNKNOWN = 0, 1
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+
+
+class Example(NamedTuple):
+    """A text with its class and the split it belongs to."""
+
+    text: str
+    label: str
+    split: str
+
+
+def split_words(text: str) -> list[str]:
+    """Return the lower-case words of a text: runs of letters and digits, inner apostrophes kept.
+
+    >>> split_words("A cat's-eye (or 2); well-known")
+    ['a', "cat's", 'eye', 'or', '2', 'well', 'known']
+    """
+    return _WORD.findall(text.lower())
+
+
+class Vocabulary:
+    """A fixed table of words; row 0 is padding, row 1 every word that is not in the table."""
+
+    def __init__(self, words: Sequence[str]):
+        self.words = tuple(words)
+        self._index = {word: index for index, word in enumerate(self.words, start=UNKNOWN + 1)}
+
+    @classmethod
+    def count(cls, texts: Iterable[Sequence[str]], min_count: int) -> "Vocabulary":
+        """Keep the words seen at least `min_count` times, the most frequent first and ties in alphabetical order."""
+        counts = Counter(word for words in texts for word in words)
+        kept = [word for word, count in counts.items() if count >= min_count]
+        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
+
+    def __len__(self) -> int:
+        return len(self.words) + UNKNOWN + 1
+
+    def encode(self, words: Sequence[str]) -> list[int]:
+        """Return one number a word."""
+        return [self._index.get(word, UNKNOWN) for word in words]

@@ -1,0 +1,47 @@
+"""A convolution over word windows, after Kim, "Convolutional Neural Networks for Sentence Classification" (2014)."""
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from experiments.layers import WordEmbedding, dropout, zero_padding
+from experiments.options import Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class CNNOptions:
+    """Word vectors, then one convolution."""
+
+    embedding: Annotated[int, Interval("[1, 4096]")] = 96
+    """Size of a word vector."""
+    features: Annotated[int, Interval("[1, 4096]")] = 128
+    """Number of filters, which is the size of a state."""
+    width: Annotated[int, Interval("[1, 64]")] = 3
+    """Words that one filter sees."""
+    word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
+    """Share of words that training replaces by the unknown word."""
+    dropout: Annotated[float, Interval("[0, 1)")] = 0.3
+    """Share of word-vector features that training hides."""
+
+
+class CNN(nnx.Module):
+    """One state a position, made of the `width` words around it."""
+
+    Options: ClassVar[type] = CNNOptions
+
+    def __init__(self, options: CNNOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
+        self.words = WordEmbedding(vocabulary_size, options.embedding, options.word_dropout, rngs=rngs)
+        self.convolution = nnx.Conv(options.embedding, options.features, (options.width,), padding="SAME", rngs=rngs)
+        self.dropout = options.dropout
+        self.features = options.features
+
+    def __call__(
+        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "B T D"]:
+        """Return the filter responses around every word."""
+        words = dropout(self.words(tokens, rngs), self.dropout, rngs)
+        # A window at the edge of a text must see zeros, exactly as it does at the edge of the array.
+        return self.convolution(zero_padding(words, mask))

@@ -1,0 +1,36 @@
+"""Mistakes that end a command: each class knows its exit code and its message fits on one line."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class HarnessError(Exception):
+    """Base of the errors that are shown without a traceback."""
+
+    exit_code: int
+
+
+class UsageError(HarnessError):
+    """The command line or a configuration file asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class NonFiniteError(HarnessError):
+    """The loss or a gradient is no longer a finite number."""
+
+    exit_code = 3
+
+
+class DataError(HarnessError):
+    """A data file is missing, changed or malformed."""
+
+    exit_code = 65
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a name that is in no table, with the nearest name that is."""
+    known = sorted(known)
+    nearest = get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose one of {', '.join(known)}."
+    return UsageError(f"unknown {kind} {name!r}: {hint}")

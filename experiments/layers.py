@@ -1,0 +1,37 @@
+"""Small layers that several encoders share; randomness always comes in as an argument, no layer hides a state."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from experiments.data.text import UNKNOWN
+
+
+def dropout(x: Float[Array, "*S"], rate: float, rngs: nnx.Rngs | None) -> Float[Array, "*S"]:
+    """Zero each element with probability `rate` and rescale the others; without `rngs` return `x`."""
+    if rngs is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(rngs.dropout(), 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+def zero_padding(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Replace padded positions by 0, so that nothing can leak from them."""
+    return jnp.where(mask[..., None], x, 0)
+
+
+class WordEmbedding(nnx.Module):
+    """A vector a word. Training replaces some words by the unknown word, which so learns what an unseen word means."""
+
+    def __init__(self, vocabulary_size: int, features: int, word_dropout: float, *, rngs: nnx.Rngs):
+        self.table = nnx.Embed(vocabulary_size, features, embedding_init=nnx.initializers.normal(0.1), rngs=rngs)
+        self.word_dropout = word_dropout
+
+    def __call__(self, tokens: Int[Array, "B T"], rngs: nnx.Rngs | None = None) -> Float[Array, "B T D"]:
+        """Return the vectors of the words."""
+        if rngs is not None and self.word_dropout > 0:
+            hide = jax.random.bernoulli(rngs.dropout(), self.word_dropout, tokens.shape)
+            tokens = jnp.where(hide, UNKNOWN, tokens)
+        return self.table(tokens)

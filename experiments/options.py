@@ -1,0 +1,101 @@
+"""Option groups: frozen dataclasses whose fields carry a type, a default, a help text and an allowed range.
+
+A group is written once and read by exactly one owner: an encoder, a pooler, a task, the head or the optimiser. The same
+annotations make the command line, the JSON form and the checks.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from experiments.errors import UsageError, unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """The allowed values of a number, written as in mathematics: `Interval("(0, 1]")`."""
+
+    text: str
+
+    def __contains__(self, value: float) -> bool:
+        low, high = (float(end) for end in self.text[1:-1].split(","))
+        above = value >= low if self.text[0] == "[" else value > low
+        below = value <= high if self.text[-1] == "]" else value < high
+        return above and below
+
+
+def flag(path: str) -> str:
+    """Return the command-line name of a field: `pool.p_init` -> `--pool.p-init`."""
+    return "--" + path.replace("_", "-")
+
+
+def leaves(options: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted name, annotation, value) of every field, groups entered in order."""
+    hints = get_type_hints(type(options), include_extras=True)
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, hints[field.name], value
+
+
+def validate(options: Any) -> None:
+    """Raise UsageError at the first value that lies outside its interval."""
+    for path, hint, value in leaves(options):
+        for mark in getattr(hint, "__metadata__", ()):
+            if isinstance(mark, Interval) and value not in mark:
+                raise UsageError(f"{flag(path)} {value} is outside its range: choose a value in {mark.text}.")
+
+
+def to_dict(options: Any) -> dict[str, Any]:
+    """Return the nested dictionary that JSON can hold."""
+    result = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        result[field.name] = str(value) if isinstance(value, Path) else value
+    return result
+
+
+def from_dict(default: Any, values: Any, prefix: str = "") -> Any:
+    """Return `default` with the given values; an unknown key or a wrong type is an error, an absent key is not."""
+    if not isinstance(values, dict):
+        raise UsageError(f"{prefix or 'the configuration'} must be a JSON object, got {type(values).__name__}.")
+    hints = get_type_hints(type(default))
+    names = [field.name for field in dataclasses.fields(default)]
+    for key in values:
+        if key not in names:
+            raise unknown("configuration key", prefix + key, [prefix + name for name in names])
+    changes = {}
+    for key, value in values.items():
+        group = getattr(default, key)
+        if dataclasses.is_dataclass(group):
+            changes[key] = from_dict(group, value, f"{prefix}{key}.")
+        else:
+            changes[key] = _checked(value, hints[key], prefix + key)
+    return dataclasses.replace(default, **changes)
+
+
+def _checked(value: Any, hint: Any, path: str) -> Any:
+    """Return a JSON value as the annotated type, or raise."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+        raise unknown(f"value of {path}", str(value), get_args(hint))
+    allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if value is None and NoneType in allowed:
+        return None
+    if Path in allowed and isinstance(value, str):
+        return Path(value)
+    if float in allowed and type(value) is int:
+        return float(value)
+    if type(value) in allowed:
+        return value
+    names = " or ".join(kind.__name__ for kind in allowed)
+    raise UsageError(f"configuration key {path!r} must be {names}, got {value!r}.")

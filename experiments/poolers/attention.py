@@ -1,0 +1,43 @@
+"""Additive attention, after Bahdanau et al. (ICLR 2015) and Yang et al. (NAACL 2016)."""
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float
+
+from experiments.contracts import Intermediates
+from experiments.layers import zero_padding
+from experiments.options import Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionOptions:
+    """Attention by one query."""
+
+    hidden: Annotated[int, Interval("[1, 4096]")] = 128
+    """Size of the space in which states meet the query."""
+
+
+class Attention(nnx.Module):
+    """r = sum_i a_i h_i with a = softmax(v . tanh(W h_i + b)); a text without tokens gives 0."""
+
+    Options: ClassVar[type] = AttentionOptions
+
+    def __init__(self, options: AttentionOptions, features: int, *, rngs: nnx.Rngs):
+        self.project = nnx.Linear(features, options.hidden, rngs=rngs)
+        self.query = nnx.Linear(options.hidden, 1, use_bias=False, rngs=rngs)
+        self.features = features
+
+    def __call__(
+        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
+    ) -> tuple[Float[Array, "B D"], Intermediates]:
+        """Return the weighted mean and its weights."""
+        states = zero_padding(states, mask)
+        scores = self.query(jnp.tanh(self.project(states)))[..., 0]
+        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+        weights = jnp.where(mask, jax.nn.softmax(scores, axis=1), 0)
+        return jnp.einsum("bt,btd->bd", weights, states), {"attention": weights}

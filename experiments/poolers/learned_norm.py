@@ -1,0 +1,55 @@
+"""Attentive pooling with a learnable norm: the only part of the harness that knows lnpool."""
+
+import dataclasses
+from typing import Annotated, ClassVar, Literal
+
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float
+
+import lnpool.nn
+from experiments.contracts import Intermediates
+from experiments.options import Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedNormOptions:
+    """r = [sum_i softmax(p z)_i h_i^p]^(1/p) with a trainable p."""
+
+    p_init: Annotated[float, Interval("[-64, 64]")] = 2.0
+    """The exponent at the start."""
+    exponent: Literal["softplus", "bounded", "raw", "fixed"] = "softplus"
+    """How p is parametrised; softplus keeps p > 1, fixed does not train it."""
+    per: Literal["layer", "head", "feature"] = "layer"
+    """Whether one p serves the layer, or each head or feature has its own."""
+    heads: Annotated[int, Interval("[1, 64]")] = 1
+    """Number of attention heads; it divides the features."""
+    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"] = "tanh"
+    """The map from signed states to the non-negative states that have powers."""
+    score: Literal["additive", "none"] = "additive"
+    """How tokens are scored; none gives all the same weight (the power mean)."""
+    sharpen: bool = True
+    """Whether attention lies inside the power, as in the paper."""
+
+
+class LearnedNorm(nnx.Module):
+    """`lnpool.nn.LearnedNormPool`; shows its attention and its exponent."""
+
+    Options: ClassVar[type] = LearnedNormOptions
+
+    def __init__(self, options: LearnedNormOptions, features: int, *, rngs: nnx.Rngs):
+        chosen = dataclasses.asdict(options) | {"score": None if options.score == "none" else options.score}
+        self.pool = lnpool.nn.LearnedNormPool(features, rngs=rngs, **chosen)
+        self.features = features
+
+    @property
+    def p(self) -> Array:
+        """The exponent: one number, or one a head or a feature."""
+        return self.pool.p
+
+    def __call__(
+        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
+    ) -> tuple[Float[Array, "B D"], Intermediates]:
+        """Return the pooled states, the attention and the exponent."""
+        pooled, attention = self.pool(states, mask=mask, return_weights=True)
+        return pooled, {"attention": attention, "p": self.pool.p}

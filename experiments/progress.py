@@ -1,0 +1,32 @@
+"""Progress on stderr: a bar on a terminal, plain lines elsewhere; stdout stays for results."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Counts steps and shows the last validation."""
+
+    def __init__(self, steps: int):
+        self._bar = tqdm(total=steps, unit="step", file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+
+    def step(self) -> None:
+        """Count one step."""
+        self._bar.update()
+
+    def validation(self, record: dict[str, Any]) -> None:
+        """Show a validation."""
+        numbers = {"loss": record["loss"], "accuracy": record["accuracy"]}
+        if isinstance(record.get("p"), float):
+            numbers["p"] = record["p"]
+        shown = ", ".join(f"{name} {number:.4g}" for name, number in numbers.items())
+        if self._bar.disable:
+            print(f"epoch {record['epoch']:.1f}: validation {shown}", file=sys.stderr, flush=True)
+        else:
+            self._bar.set_postfix_str(shown)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()

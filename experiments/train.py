@@ -1,0 +1,122 @@
+"""Train a text classifier and test it once: `python -m experiments.train --help`.
+
+The only training loop. The batch and the noise of a step are functions of (seed, step), and the state is (parameters,
+optimizer, step). The order of one turn is fixed: validate the state if it is due, take the batch of the step, step.
+Validation chooses the parameters that are tested; the test split is read once, at the end.
+"""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import build
+from experiments.checkpoint import CONFIG, PARAMETERS, VOCABULARY, save_parameters
+from experiments.cli import command
+from experiments.config import Config, parse_args, to_json
+from experiments.contracts import Task
+from experiments.evaluate import evaluate
+from experiments.journal import Journal
+from experiments.progress import Progress
+from experiments.steps import Programs, check_finite, prepare
+from experiments.writer import RunFolder, environment, plot
+
+
+def fit(config: Config, task: Task, journal: Journal) -> Programs:
+    """Train; the journal holds the result."""
+    state, programs = prepare(config, task)
+    steps = config.epochs * task.steps_per_epoch
+    validations = config.epochs * config.evaluations
+    due = {round(steps * turn / validations) for turn in range(validations + 1)}
+    for step in range(steps + 1):
+        if step in due:
+            with journal.clock.measure("validation"):
+                scores = evaluate(programs.evaluate, state.parameters, task, "validation")
+                p = getattr(programs.module(state.parameters).pooler, "p", None)
+                journal.validation(step, scores, state.parameters, p)
+        if step < steps:
+            with journal.clock.measure("training"):
+                batch = task.train_batch(config.seed, step)
+                state, report = programs.train(state, batch)
+                report = jax.device_get(report)
+                check_finite(report, state.parameters, step)
+                journal.step(float(report.loss), int(report.tokens))
+    return programs
+
+
+def summary(config: Config, task: Task, journal: Journal, programs: Programs) -> dict[str, Any]:
+    """Test the chosen parameters and return the facts of the run."""
+    parameters = journal.best_parameters
+    with journal.clock.measure("test"):
+        test = evaluate(programs.evaluate, parameters, task, "test")
+    seconds = journal.clock.seconds
+    stepping = seconds["training"] - programs.train.seconds
+    return {
+        "task": config.task,
+        "encoder": config.encoder,
+        "pooler": config.pooler,
+        "seed": config.seed,
+        "test": test,
+        "p": journal.best_record.get("p"),
+        "validation": journal.best_record,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(parameters)),
+        "tokens_per_second": journal.tokens / stepping,
+        "compilations": {"train": programs.train.compilations, "evaluate": programs.evaluate.compilations},
+        "seconds": {**seconds, "compile": programs.train.seconds + programs.evaluate.seconds},
+        "data": task.describe(),
+        "versions": environment(),
+    }
+
+
+def in_words(facts: dict[str, Any]) -> str:
+    """Return the test result as a sentence."""
+    test, p = facts["test"], facts["p"]
+    exponent = "" if p is None else f" with learned p {np.mean(p):.3f}" + " on average" * (np.size(p) > 1)
+    return f"test accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}{exponent}"
+
+
+def run_folder(config: Config) -> RunFolder:
+    """Return the new folder of a run."""
+    name = f"{config.task}-{config.encoder}-{config.pooler}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return RunFolder(config.out or Path("runs") / name)
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train, test and write the run folder; return the summary."""
+    began = time.perf_counter()
+    folder = run_folder(config)
+    folder.write(CONFIG, to_json(dataclasses.replace(config, out=folder.path)))
+    task = build.task(config)
+    folder.write_json(VOCABULARY, {"labels": task.labels, "words": task.vocabulary.words})
+    progress = Progress(config.epochs * task.steps_per_epoch)
+    journal = Journal(task, folder, progress)
+    try:
+        programs = fit(config, task, journal)
+    finally:
+        progress.close()
+    facts = summary(config, task, journal, programs)
+    save_parameters(folder.path / PARAMETERS, journal.best_parameters)
+    plot(folder.path / "training.png", journal.records, in_words(facts))
+    facts["seconds"]["total"] = time.perf_counter() - began
+    folder.write_json("summary.json", facts)
+    return facts | {"folder": folder.path}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+
+    def body(arguments: list[str]) -> None:
+        facts = run(parse_args(arguments))
+        seconds = facts["seconds"]["total"]
+        print(f"{seconds:.0f} seconds, {facts['parameters']} parameters, run folder {facts['folder']}")
+        print(in_words(facts))
+
+    return command("train", body, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The run folder: everything a reader or a report needs, and nothing that only this process knows."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.errors import UsageError
+
+
+class RunFolder:
+    """A new folder that files are added to; a file appears whole or not at all."""
+
+    def __init__(self, path: Path):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"--out {path} exists and is not an empty folder: choose another one.")
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+
+    def write(self, name: str, content: str) -> None:
+        """Write a text file."""
+        partial = self.path / f".{name}.partial"
+        partial.write_text(content, encoding="utf-8")
+        os.replace(partial, self.path / name)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file."""
+        self.write(name, json.dumps(value, indent=2) + "\n")
+
+    def append(self, name: str, record: dict[str, Any]) -> None:
+        """Add one line of JSON."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions and the device that a result depends on."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "cpu_count": os.cpu_count(),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def plot(path: Path, records: list[dict[str, Any]], title: str) -> None:
+    """Draw loss, validation scores and, where the pooler has one, the path of the exponent over the epochs."""
+    epochs = [record["epoch"] for record in records]
+    panels = ["loss", "accuracy"] + ["p"] * ("p" in records[0])
+    figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        axes.set(xlabel="epoch", title=panel)
+        if panel == "p":
+            axes.plot(epochs, np.array([np.ravel(record["p"]) for record in records]), marker=".", color="C2")
+            continue
+        if panel == "loss":
+            axes.plot(epochs[1:], [record["train_loss"] for record in records[1:]], marker=".", label="train")
+        names = {"loss": ["loss"], "accuracy": ["accuracy", "macro_f1"]}[panel]
+        for name in names:
+            axes.plot(epochs, [record[name] for record in records], marker=".", label=f"validation {name}")
+        axes.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)

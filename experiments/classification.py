@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -24,7 +25,7 @@ class TextOptions:
 
     batch_size: Annotated[int, Interval("[1, 65536]")] = 128
     """Texts a batch."""
-    max_len: Annotated[int, Interval("[1, 65536]")] = 48
+    max_len: Annotated[int, Interval("[1, 65536]")] = 40
     """Words kept of a text; longer texts are cut and counted."""
     buckets: Annotated[int, Interval("[1, 16]")] = 4
     """Number of text lengths that batches are made for: the number of compilations."""
@@ -86,11 +87,13 @@ class TextClassification:
 
 
 def bucket_widths(lengths: Sequence[int], buckets: int, max_len: int) -> list[int]:
-    """Return the widths that give every bucket about the same number of texts; the last is `max_len`.
+    """Return widths that give every bucket about the same number of words; the last is `max_len`.
 
-    >>> bucket_widths([1, 2, 3, 4, 5, 6, 7, 100], buckets=4, max_len=32)
-    [2, 4, 6, 32]
+    >>> bucket_widths([1, 2, 3, 4, 5, 5, 10, 30], buckets=3, max_len=32)
+    [5, 30, 32]
     """
-    ordered = sorted(lengths)
-    inner = {ordered[len(ordered) * index // buckets - 1] for index in range(1, buckets)}
+    ordered = np.sort(lengths)
+    words = np.cumsum(ordered)
+    shares = np.arange(1, buckets) / buckets
+    inner = set(ordered[np.searchsorted(words, shares * words[-1])].tolist())
     return sorted({width for width in inner if 0 < width < max_len} | {max_len})

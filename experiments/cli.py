@@ -25,7 +25,6 @@ def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None)
                 args=arguments,
                 prog=program,
                 return_unknown_args=True,
-                config=(tyro.conf.FlagCreatePairsOff,),
                 **given,
             )
     except SystemExit as stop:

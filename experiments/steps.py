@@ -26,7 +26,7 @@ class State(NamedTuple):
 
 
 class StepReport(NamedTuple):
-    """What a training step tells: loss, number of real tokens, norms of the gradients in the order of the parameters."""
+    """What a training step tells: loss, real tokens, norms of the gradients in the order of the parameters."""
 
     loss: jax.Array
     tokens: jax.Array
@@ -70,7 +70,8 @@ class Programs(NamedTuple):
 def prepare(config: Config, task: Task) -> tuple[State, Programs]:
     """Return the state of step 0 and the programs."""
     model = build.model(config, len(task.vocabulary), len(task.labels))
-    graph, parameters, rest = nnx.split(model, nnx.Param, ...)
+    graph, *states = nnx.split(model, nnx.Param, ...)
+    parameters, rest = states
     optimizer = build.optimizer(config.optim, parameters, config.epochs * task.steps_per_epoch)
     noise = build.stream(config.seed, "dropout")
 

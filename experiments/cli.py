@@ -4,6 +4,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable
+from itertools import dropwhile, takewhile
 from typing import Any
 
 import tyro
@@ -37,10 +38,14 @@ def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None)
 
 
 def _first_sentence(box: str) -> str:
-    """Return the message of the framed error that the parser drew, on one line."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    rule = next((index for index, line in enumerate(lines) if line.startswith("─")), len(lines))
-    return " ".join(lines[:rule]) + " (--help explains every option)"
+    """Return the message of the framed error that the parser drew, on one line: what stands between title and rule."""
+
+    def is_rule(line: str) -> bool:
+        return not line.strip("─-╰╯")
+
+    _, *lines = (line.strip("│ ") for line in box.splitlines())
+    message = takewhile(lambda line: not is_rule(line), dropwhile(is_rule, lines))
+    return " ".join(message) + " (--help explains every option)"
 
 
 def command(name: str, body: Callable[[list[str]], None], arguments: list[str] | None) -> int:

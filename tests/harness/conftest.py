@@ -1,0 +1,46 @@
+"""A small task that learns in seconds, entered as a task file would be: one row in the table."""
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from experiments.classification import TextClassification, TextOptions
+from experiments.data.text import Example
+from experiments.tasks import TASKS
+
+CLUES = {"animal": ["cat", "dog", "crow"], "plant": ["oak", "fern", "moss"], "tool": ["saw", "file", "vice"]}
+FILLER = "the of a small large found used in".split()
+
+
+def toy_examples() -> list[Example]:
+    """Texts of 1 to 12 words, one of which tells the class."""
+    random = np.random.default_rng(0)
+    examples = []
+    for index in range(400):
+        label = list(CLUES)[index % 3]
+        words = [str(word) for word in random.choice(FILLER, random.integers(0, 12))]
+        words.insert(random.integers(0, len(words) + 1), str(random.choice(CLUES[label])))
+        split = {0: "validation", 1: "test"}.get(index // 3 % 5, "train")
+        examples.append(Example(" ".join(words), label, split))
+    return examples
+
+
+class Toy(TextClassification):
+    """Which of three kinds a text names."""
+
+    Options: ClassVar[type] = TextOptions
+
+    def __init__(self, options: TextOptions):
+        super().__init__(options, toy_examples())
+
+
+TINY = (
+    "--task toy --encoder bag --encode.features 16 --data.batch-size 32 --data.max-len 12 --data.buckets 2 "
+    "--epochs 4 --evaluations 1 --optim.learning-rate 0.03"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def toy_task(monkeypatch):
+    monkeypatch.setitem(TASKS, "toy", Toy)

@@ -1,0 +1,162 @@
+"""The configuration: strict, explained, and the same value from the command line and from JSON."""
+
+import ast
+import inspect
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from typing import get_type_hints
+
+import pytest
+
+from experiments.config import Config, default_config, from_json, parse_args, to_json
+from experiments.encoders import ENCODERS
+from experiments.errors import UsageError
+from experiments.heads import HeadOptions
+from experiments.options import Interval, flag, leaves
+from experiments.poolers import POOLERS
+from experiments.tasks import TASKS
+from experiments.train import main
+
+BAD_LINES = [
+    ("--pooler mena", r"unknown pooler 'mena': did you mean 'mean'\?"),
+    ("--pooler=xyz", r"unknown pooler 'xyz': choose one of attention, learned_norm, max, mean\."),
+    ("--encoder gru", r"unknown encoder 'gru': did you mean 'bigru'\?"),
+    ("--task wordnets", r"unknown task 'wordnets': did you mean 'wordnet'\?"),
+    ("--pooler", r"argument --pooler: expected one argument"),
+    ("--pool.p-ini 3", r"unknown option '--pool.p-ini': did you mean '--pool.p-init'\?"),
+    ("--pooler mean --pool.heads 2", r"unknown option '--pool.heads'"),
+    ("stray", r"unknown option 'stray'"),
+    ("--epochs 0", r"--epochs 0 is outside its range: choose a value in \[1, 10000\]\."),
+    ("--seed -1", r"--seed -1 is outside its range: choose a value in \[0, 4294967295\]\."),
+    ("--optim.learning-rate nan", r"--optim.learning-rate nan is outside its range: choose a value in \(0, 1\]\."),
+    ("--encode.dropout 1", r"--encode.dropout 1.0 is outside its range: choose a value in \[0, 1\)\."),
+    ("--epochs two", r"--epochs: invalid literal for int\(\) with base 10: 'two'"),
+    ("--epochs", r"Missing value for argument '--epochs'"),
+    ("--pool.exponent soft", r"invalid choice 'soft' for argument '--pool.exponent'"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_LINES)
+def test_a_bad_command_line_is_one_line_and_exit_code_2(line, message, capsys):
+    with pytest.raises(UsageError, match=message):
+        parse_args(line.split())
+    assert main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("experiments.train: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--pool.p-init 0.5", r"bigru with learned_norm: .*p_init"),
+        ("--pool.heads 3", r"bigru with learned_norm: .*heads"),
+    ],
+)
+def test_options_that_do_not_fit_together(options, message, tmp_path, capsys):
+    line = f"--task toy --out {tmp_path / 'run'} {options}".split()
+    assert main(line) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    with pytest.raises(UsageError, match=message):
+        main([*line[:3], str(tmp_path / "again"), *line[4:], "--debug"])
+
+
+def test_the_real_command_line_shows_no_traceback():
+    finished = subprocess.run(
+        [sys.executable, "-m", "experiments.train", "--pooler", "mena"], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert finished.stderr == "experiments.train: unknown pooler 'mena': did you mean 'mean'?\n"
+
+
+@pytest.mark.parametrize("package", ["tyro", "matplotlib"])
+def test_a_missing_package_is_one_line(package, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
+    path = os.pathsep.join([str(tmp_path), os.getcwd()])
+    finished = subprocess.run(
+        [sys.executable, "-m", "experiments.train"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert finished.returncode == 2
+    assert finished.stderr == f'experiments needs {package}: pip install "lnpool[experiments]"\n'
+
+
+def option_groups() -> list[type]:
+    owned = [part.Options for table in (TASKS, ENCODERS, POOLERS) for part in table.values()]
+    return [Config, type(default_config().optim), HeadOptions, *dict.fromkeys(owned)]
+
+
+@pytest.mark.parametrize("group", option_groups(), ids=lambda group: group.__name__)
+def test_every_field_has_a_help_text_and_every_number_a_range(group):
+    body = ast.parse(textwrap.dedent(inspect.getsource(group))).body[0].body
+    hints = get_type_hints(group, include_extras=True)
+    groups = ("data", "encode", "pool", "head", "optim")
+    for field, following in zip(body, [*body[1:], None], strict=True):
+        if not isinstance(field, ast.AnnAssign) or field.target.id in groups:
+            continue
+        assert isinstance(following, ast.Expr), f"{field.target.id} has no help text"
+        hint = hints[field.target.id]
+        marks = getattr(hint, "__metadata__", ())
+        assert any(isinstance(mark, Interval) for mark in marks) == (getattr(hint, "__origin__", hint) in (int, float))
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_args(["--pooler", "attention", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for path, _, _ in leaves(default_config(pooler="attention")):
+        assert flag(path) in text
+
+
+def test_the_command_line_reaches_every_group():
+    config = parse_args("--pooler learned_norm --pool.p-init 3 --optim.p-multiplier 0 --data.max-len 9".split())
+    assert (config.pool.p_init, config.optim.p_multiplier, config.data.max_len) == (3.0, 0.0, 9)
+    assert parse_args([]) == default_config()
+
+
+@pytest.mark.parametrize("pooler", sorted(POOLERS))
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_json_returns_the_same_value(encoder, pooler, tmp_path):
+    config = parse_args(["--encoder", encoder, "--pooler", pooler, "--seed", "7", "--out", str(tmp_path), "--debug"])
+    assert from_json(to_json(config)) == config
+
+
+BAD_JSON = [
+    ({"epoch": 3}, r"unknown configuration key 'epoch': did you mean 'epochs'\?"),
+    ({"pool": {"p_ini": 3.0}}, r"unknown configuration key 'pool.p_ini': did you mean 'pool.p_init'\?"),
+    ({"pooler": "median"}, r"unknown pooler 'median'"),
+    ({"epochs": "3"}, r"configuration key 'epochs' must be int, got '3'\."),
+    ({"epochs": True}, r"configuration key 'epochs' must be int, got True\."),
+    ({"optim": 3}, r"optim\. must be a JSON object, got int\."),
+    ({"optim": {"clip": 0}}, r"--optim.clip 0.0 is outside its range"),
+    ({"pool": {"exponent": "rawer"}}, r"unknown value of pool.exponent 'rawer': did you mean 'raw'\?"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BAD_JSON)
+def test_json_is_strict(values, message):
+    with pytest.raises(UsageError, match=message):
+        from_json(json.dumps(values))
+
+
+def test_text_that_is_not_json():
+    with pytest.raises(UsageError, match="the configuration is not JSON"):
+        from_json("{")
+
+
+@pytest.mark.parametrize(
+    ("interval", "inside", "outside"),
+    [("(0, 1]", (0.1, 1), (0, 1.1, -1, float("nan"))), ("[0, 1)", (0, 0.9), (1, -0.1, float("inf")))],
+)
+def test_intervals(interval, inside, outside):
+    assert all(value in Interval(interval) for value in inside)
+    assert not any(value in Interval(interval) for value in outside)

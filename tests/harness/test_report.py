@@ -1,0 +1,67 @@
+"""The table of runs, and the linear baseline on a small task."""
+
+import json
+
+import pytest
+
+from experiments import baseline, report
+from experiments.config import parse_args, to_json
+from tests.harness.conftest import toy_examples
+
+
+def run_folder(path, accuracy, line="", p=2.0):
+    config = parse_args(line.split())
+    path.mkdir()
+    (path / "config.json").write_text(to_json(config))
+    summary = {
+        "task": config.task,
+        "encoder": config.encoder,
+        "pooler": config.pooler,
+        "seed": config.seed,
+        "test": {"accuracy": accuracy, "macro_f1": accuracy - 0.1},
+        "p": p,
+        "seconds": {"total": 60.0},
+    }
+    (path / "summary.json").write_text(json.dumps(summary))
+    return str(path)
+
+
+def test_runs_that_differ_in_the_seed_make_one_row(tmp_path, capsys):
+    folders = [
+        run_folder(tmp_path / "a", 0.5, "--seed 0", p=[1.0, 2.0]),
+        run_folder(tmp_path / "b", 0.7, "--seed 1", p=[2.0, 3.0]),
+        run_folder(tmp_path / "c", 0.9, "--pooler mean --epochs 3", p=None),
+    ]
+    assert report.main(folders) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "| wordnet | bigru | mean | epochs=3 | 1 | 0.9000 | 0.8000 |  | 60 |",
+        "| wordnet | bigru | learned_norm |  | 2 | 0.6000 ± 0.1414 | 0.5000 ± 0.1414 | 2.00 ± 0.71 | 60 ± 0 |",
+    ]
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--what"], 2), (["."], 65)])
+def test_a_table_needs_finished_runs(arguments, code, capsys):
+    assert report.main(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("experiments.report: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_the_baseline_learns_and_its_folder_enters_the_table(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(baseline.wordnet, "read", toy_examples)
+    assert baseline.main(["--out", str(tmp_path / "linear")]) == 0
+    summary = json.loads((tmp_path / "linear" / "summary.json").read_text())
+    assert summary["test"]["accuracy"] > 0.9
+    assert capsys.readouterr().out.startswith(f"test accuracy {summary['test']['accuracy']:.4f}, macro-F1 ")
+    assert report.main([str(tmp_path / "linear")]) == 0
+    assert "| wordnet | tf-idf | linear |  | 1 |" in capsys.readouterr().out
+
+
+def test_the_baseline_asks_for_scikit_learn(monkeypatch, capsys):
+    monkeypatch.setattr(baseline, "TfidfVectorizer", None)
+    assert baseline.main([]) == 2
+    assert capsys.readouterr().err == (
+        'experiments.baseline: the baseline needs scikit-learn: pip install "lnpool[baselines]"\n'
+    )

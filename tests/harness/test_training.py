@@ -1,0 +1,185 @@
+"""The command from end to end on a small task: run folder, choice by validation, repeatability, failures."""
+
+import json
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.checkpoint import load_parameters, load_run, save_parameters
+from experiments.errors import DataError, NonFiniteError, UsageError
+from experiments.evaluate import evaluate
+from experiments.journal import Journal
+from experiments.poolers import POOLERS
+from experiments.poolers.mean import Mean
+from experiments.tasks import TASKS
+from experiments.train import main
+from experiments.writer import RunFolder
+from tests.harness.conftest import TINY, Toy, toy_examples
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of one run with the default pooler."""
+    folder = tmp_path_factory.mktemp("runs") / "toy"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, "toy", Toy)
+        assert main([*TINY, "--out", str(folder)]) == 0
+    return folder
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def test_the_run_folder_is_complete(finished):
+    names = {"config.json", "metrics.jsonl", "parameters.npz", "summary.json", "training.png", "vocabulary.json"}
+    assert {path.name for path in finished.iterdir()} == names
+    assert (finished / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert str(finished) == read(finished, "config.json")["out"]
+
+
+def test_the_model_learns_and_the_exponent_moves(finished):
+    summary = read(finished, "summary.json")
+    assert summary["test"]["accuracy"] > 0.9
+    assert summary["test"]["macro_f1"] > 0.9
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [0, 1, 2, 3, 4]
+    assert records[0]["p"] == pytest.approx(2.0)
+    assert abs(records[-1]["p"] - 2.0) > 0.01
+    assert records[-1]["train_loss"] < records[1]["train_loss"]
+
+
+def test_the_summary_states_the_costs(finished):
+    summary = read(finished, "summary.json")
+    with np.load(finished / "parameters.npz") as arrays:
+        assert summary["parameters"] == sum(array.size for array in arrays.values())
+    assert summary["compilations"] == {"train": 2, "evaluate": 2}
+    assert set(summary["seconds"]) == {"training", "validation", "test", "compile", "total"}
+    assert summary["seconds"]["total"] > summary["seconds"]["training"] > 0
+    assert summary["tokens_per_second"] > 0
+    assert summary["versions"]["jax"] == jax.__version__
+    assert summary["data"]["train"] == {"texts": 240, "truncated": 0, "empty": 0}
+
+
+def test_the_folder_alone_rebuilds_the_model(finished, monkeypatch):
+    monkeypatch.setattr(Toy, "__init__", None)  # no data may be read
+    run = load_run(finished)
+    test = [example for example in toy_examples() if example.split == "test"]
+    predicted = run.predict([example.text for example in test])
+    hits = sum(label == example.label for label, example in zip(predicted, test, strict=True))
+    assert hits / len(test) == pytest.approx(read(finished, "summary.json")["test"]["accuracy"])
+
+
+def test_the_saved_parameters_are_those_of_the_best_validation(finished):
+    run = load_run(finished)
+    task = Toy(run.config.data)
+    step = jax.jit(lambda _, batch: task.metrics(run.model(batch.tokens, batch.mask)[0], batch))
+    scores = evaluate(step, None, task, "validation")
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    best = max(records, key=lambda record: record["accuracy"])
+    assert read(finished, "summary.json")["validation"] == best
+    assert {name: best[name] for name in scores} == pytest.approx(scores, rel=1e-4)
+
+
+class Silent:
+    """Stands where the progress bar would."""
+
+    def step(self):
+        pass
+
+    def validation(self, record):
+        pass
+
+
+def test_validation_chooses_the_first_best_and_keeps_a_copy(tmp_path):
+    journal = Journal(Toy(Toy.Options()), RunFolder(tmp_path / "run"), Silent())
+    for step, accuracy in enumerate([0.2, 0.8, 0.5, 0.8]):
+        parameters = nnx.State({"w": jnp.full(2, float(step))})
+        journal.validation(step, {"accuracy": accuracy, "loss": -accuracy}, parameters, None)
+        jax.tree.map(lambda leaf: leaf.delete(), parameters)
+    assert journal.best_record["step"] == 1
+    np.testing.assert_array_equal(journal.best_parameters["w"], [1, 1])
+
+
+def test_the_same_seed_gives_the_same_bits_and_the_result_in_words(finished, tmp_path, capsys):
+    assert main([*TINY, "--out", str(tmp_path / "again")]) == 0
+    captured = capsys.readouterr()
+    test = read(tmp_path / "again", "summary.json")["test"]
+    last = captured.out.splitlines()[-1]
+    assert last.startswith(f"test accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} with learned p ")
+    assert captured.err.count("\n") == 5, "one plain line a validation"
+    with np.load(finished / "parameters.npz") as one, np.load(tmp_path / "again" / "parameters.npz") as other:
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+class Poisoned(Mean):
+    """A pooler whose gradient is not finite: d sqrt(x) / dx at 0."""
+
+    def __call__(self, states, mask):
+        pooled, shown = super().__call__(states, mask)
+        return pooled + jnp.sqrt(pooled - pooled), shown
+
+
+def test_a_non_finite_gradient_stops_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(POOLERS, "poisoned", Poisoned)
+    line = [*TINY, "--pooler", "poisoned", "--out"]
+    assert main([*line, str(tmp_path / "run")]) == 3
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("experiments.train: not finite at step 0, first in the gradient of 'encoder.words.table.embedding'")
+    assert not (tmp_path / "run" / "summary.json").exists()
+    with pytest.raises(NonFiniteError, match="not finite at step 0"):
+        main([*line, str(tmp_path / "debug"), "--debug"])
+
+
+def test_an_old_run_is_never_overwritten(finished, capsys):
+    assert main([*TINY, "--out", str(finished)]) == 2
+    assert "exists and is not an empty folder: choose another one." in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_exit_code_74(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([*TINY, "--out", str(tmp_path / "file" / "run")]) == 74
+    error = capsys.readouterr().err
+    assert error.startswith("experiments.train: ")
+    assert error.count("\n") == 1
+
+
+def stored(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def test_parameters_are_checked_before_use(tmp_path):
+    expected = nnx.State({"w": nnx.Param(jnp.ones((2, 3)))})
+    path = tmp_path / "p.npz"
+    save_parameters(path, expected)
+    np.testing.assert_array_equal(jax.tree.leaves(load_parameters(path, expected))[0], np.ones((2, 3)))
+    with pytest.raises(DataError, match=r"parameter 'w' has shape \(3,\), expected \(2, 3\)\."):
+        load_parameters(stored(path, w=np.ones(3)), expected)
+    with pytest.raises(DataError, match="lacks parameter 'w'"):
+        load_parameters(stored(path), expected)
+    with pytest.raises(DataError, match="has an unexpected parameter 'v'"):
+        load_parameters(stored(path, w=np.ones((2, 3)), v=np.ones(1)), expected)
+    path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"p.npz cannot be read"):
+        load_parameters(path, expected)
+
+
+def test_a_pickle_is_never_executed(tmp_path):
+    path = stored(tmp_path / "p.npz", w=np.array([{"code": print}], dtype=object))
+    assert zipfile.is_zipfile(path)
+    with pytest.raises(DataError, match="allow_pickle=False"):
+        load_parameters(path, nnx.State({"w": nnx.Param(jnp.ones(1))}))
+
+
+def test_a_folder_that_holds_a_file_is_refused(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UsageError, match="is not an empty folder"):
+        RunFolder(tmp_path)
+    with pytest.raises(UsageError, match="is not an empty folder"):
+        RunFolder(tmp_path / "notes")

@@ -27,7 +27,7 @@ class TextOptions:
     """Texts a batch."""
     max_len: Annotated[int, Interval("[1, 65536]")] = 40
     """Words kept of a text; longer texts are cut and counted."""
-    buckets: Annotated[int, Interval("[1, 16]")] = 4
+    buckets: Annotated[int, Interval("[1, 16]")] = 3
     """Number of text lengths that batches are made for: the number of compilations."""
     min_count: Annotated[int, Interval("[1, 1000000]")] = 2
     """A word seen less often in the training split is the unknown word."""

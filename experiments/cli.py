@@ -13,6 +13,7 @@ from experiments.errors import HarnessError, UsageError, unknown
 from experiments.options import flag, leaves
 
 INPUT_OUTPUT = 74
+INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
 
 def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None) -> Any:
@@ -49,10 +50,13 @@ def _first_sentence(box: str) -> str:
 
 
 def command(name: str, body: Callable[[list[str]], None], arguments: list[str] | None) -> int:
-    """Run a command and return its exit code: 0 done, 2 usage, 3 non-finite, 65 data, 74 input/output."""
+    """Run a command; return 0 done, 2 usage, 3 non-finite, 65 data, 74 input/output, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         body(arguments)
+    except KeyboardInterrupt:
+        print(f"experiments.{name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except (HarnessError, OSError) as error:
         if "--debug" in arguments:
             raise

@@ -53,7 +53,7 @@ class Pooler(Protocol):
     def __call__(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B E"], Intermediates]:
-        """Return one vector a text, and what is worth looking at: `attention` [B T], `p`."""
+        """Return one vector a text, and what is worth looking at, as `attention` [B T] or [B T H]."""
         ...
 
 

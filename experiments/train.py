@@ -68,7 +68,6 @@ def summary(config: Config, task: Task, journal: Journal, programs: Programs) ->
         "compilations": {"train": programs.train.compilations, "evaluate": programs.evaluate.compilations},
         "seconds": {**seconds, "compile": programs.train.seconds + programs.evaluate.seconds},
         "data": task.describe(),
-        "versions": environment(),
     }
 
 
@@ -90,6 +89,8 @@ def run(config: Config) -> dict[str, Any]:
     began = time.perf_counter()
     folder = run_folder(config)
     folder.write(CONFIG, to_json(dataclasses.replace(config, out=folder.path)))
+    versions = environment()
+    folder.write_json("environment.json", versions)
     task = build.task(config)
     folder.write_json(VOCABULARY, {"labels": task.labels, "words": task.vocabulary.words})
     progress = Progress(config.epochs * task.steps_per_epoch)
@@ -98,7 +99,7 @@ def run(config: Config) -> dict[str, Any]:
         programs = fit(config, task, journal)
     finally:
         progress.close()
-    facts = summary(config, task, journal, programs)
+    facts = summary(config, task, journal, programs) | {"versions": versions}
     save_parameters(folder.path / PARAMETERS, journal.best_parameters)
     plot(folder.path / "training.png", journal.records, in_words(facts))
     facts["seconds"]["total"] = time.perf_counter() - began

@@ -10,7 +10,7 @@ from experiments.data.text import Example
 from experiments.tasks import TASKS
 
 CLUES = {"animal": ["cat", "dog", "crow"], "plant": ["oak", "fern", "moss"], "tool": ["saw", "file", "vice"]}
-FILLER = "the of a small large found used in".split()
+FILLER = ["the", "of", "a", "small", "large", "found", "used", "in"]
 
 
 def toy_examples() -> list[Example]:
@@ -35,10 +35,11 @@ class Toy(TextClassification):
         super().__init__(options, toy_examples())
 
 
-TINY = (
-    "--task toy --encoder bag --encode.features 16 --data.batch-size 32 --data.max-len 12 --data.buckets 2 "
-    "--epochs 4 --evaluations 1 --optim.learning-rate 0.03"
-).split()
+OPTIONS = """
+--task toy --encoder bag --encode.features 16 --data.batch-size 32 --data.max-len 12 --data.buckets 2
+--epochs 4 --evaluations 1 --optim.learning-rate 0.03
+"""
+TINY = OPTIONS.split()
 
 
 @pytest.fixture(autouse=True)

@@ -118,7 +118,7 @@ def test_help_names_every_option(capsys):
 
 
 def test_the_command_line_reaches_every_group():
-    config = parse_args("--pooler learned_norm --pool.p-init 3 --optim.p-multiplier 0 --data.max-len 9".split())
+    config = parse_args(["--pool.p-init", "3", "--optim.p-multiplier=0", "--data.max-len", "9"])
     assert (config.pool.p_init, config.optim.p_multiplier, config.data.max_len) == (3.0, 0.0, 9)
     assert parse_args([]) == default_config()
 

@@ -62,9 +62,9 @@ def test_bad_data_is_exit_code_65(tmp_path, monkeypatch, capsys):
 def test_extraction_keeps_the_first_of_equal_glosses(tmp_path):
     lines = [
         "  1 A notice  ",
-        "00000002 05 n 01 cat 0 000 | a small feline; \"the  cat sat\"  ",
+        '00000002 05 n 01 cat 0 000 | a small feline; "the  cat sat"  ',
         "00000001 04 n 01 act 0 000 | something done  ",
-        "00000003 05 n 01 cat 0 000 | A small feline: \"the cat sat\"  ",
+        '00000003 05 n 01 cat 0 000 | A small feline: "the cat sat"  ',
     ]
     (tmp_path / "data.noun").write_text("\n".join(lines) + "\n")
     table, notice = extract(tmp_path)

@@ -10,7 +10,7 @@ from experiments import build
 from experiments.config import OptimOptions, default_config
 from experiments.encoders import ENCODERS
 from experiments.heads import Head, HeadOptions
-from experiments.model import TextClassifier, leaf_name
+from experiments.model import TextClassifier, is_exponent, leaf_name
 from experiments.poolers import POOLERS
 
 VOCABULARY = 30
@@ -181,9 +181,9 @@ def test_the_model_names_what_lies_between():
 def first_update(options: OptimOptions) -> tuple[dict, dict]:
     """Parameters and their first update, under a gradient of zero for all but the exponent."""
     parameters = nnx.state(model_of("bag", "learned_norm"), nnx.Param)
-    named = jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.zeros_like(leaf) + (leaf_name(path)[-3:] == "rho"), parameters)
     optimizer = build.optimizer(options, parameters, steps=10)
-    updates, _ = optimizer.update(named, optimizer.init(parameters), parameters)
+    gradients = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * 0 + is_exponent(path), parameters)
+    updates, _ = optimizer.update(gradients, optimizer.init(parameters), parameters)
     return tuple(
         {leaf_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (parameters, updates)

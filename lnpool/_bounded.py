@@ -1,4 +1,4 @@
-"""The pooling in a single pass over memory, for log states u = log h in [lower, upper] and 1 <= p.
+"""The pooling of one row in a single pass over memory, for log states u = log h in [lower, upper] and 1 <= p.
 
 A known upper bound stands in for the largest state, so no pass looks for it, and the weight goes inside the exponent:
 
@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from lnpool._scale import SCALE_LIMITS
 from lnpool._types import Call, Inputs, Residuals
-from lnpool._weights import attend, select, total
+from lnpool._weights import Attention, log_weights, select, total
 
 _SAFE_EXPONENT = 80.0  # e^-80 is still a normal float32
 
@@ -41,35 +41,46 @@ def _log_states(call: Call, inputs: Inputs, upper: float) -> Array:
     return jnp.maximum(states - upper, -1e30)
 
 
-def forward(call: Call, inputs: Inputs) -> Residuals:
-    """The pooled value r [B 1 H K] and all that the backward pass needs."""
+def _terms(call: Call, inputs: Inputs, attention: Attention) -> tuple[Array, Array, Array]:
+    """The summands of W, d = u - upper and the scores z, over tokens."""
     assert call.log_range is not None
-    upper, p = call.log_range[1], inputs.p
-    attention = attend(call, inputs)
-    # Without the barrier XLA would compute the softmax again for every feature.
-    z, log_v = lax.optimization_barrier((attention.z, select(inputs.mask, attention.log_v, -jnp.inf)))
-    d = _log_states(call, inputs, upper)
-    term = jnp.exp(p * d + log_v)
-    w, e = total(term), total(term * (d + z if call.sharpen else d))
-    vanishes = w == 0
-    w = jnp.where(vanishes, 1, w)
-    rho = jnp.log(w) / p
-    mean_z = total(jnp.exp(log_v) * z) if call.sharpen else 0
-    slope = jnp.where(vanishes, 0, (e / w - mean_z - rho) / p)
-    value = jnp.where(vanishes, 0, jnp.exp(upper + rho))
+    log_v = select(inputs.mask, log_weights(call, inputs, attention), -jnp.inf)
+    # Without the barrier XLA would compute the weights again for every feature.
+    z, log_v = lax.optimization_barrier((attention.z, log_v))
+    d = _log_states(call, inputs, call.log_range[1])
+    return jnp.exp(inputs.p * d + log_v), d, z
+
+
+def _log_mean(call: Call, inputs: Inputs, w: Array) -> tuple[Array, Array]:
+    """rho = log(r) - upper, and r itself: 0 where every state is."""
+    assert call.log_range is not None
+    rho = jnp.log(jnp.where(w == 0, 1, w)) / inputs.p
+    return rho, jnp.where(w == 0, 0, jnp.exp(call.log_range[1] + rho))
+
+
+def value(call: Call, inputs: Inputs, attention: Attention) -> Array:
+    """The pooled value r [1 *H K]."""
+    return _log_mean(call, inputs, total(_terms(call, inputs, attention)[0]))[1]
+
+
+def forward(call: Call, inputs: Inputs, attention: Attention) -> Residuals:
+    """The pooled value r [1 *H K] and all that the backward pass needs."""
+    assert call.log_range is not None
+    terms, d, z = _terms(call, inputs, attention)
+    w, e = total(terms), total(terms * (d + z if call.sharpen else d))
+    rho, r = _log_mean(call, inputs, w)
+    mean_z = attention.mean_z if call.sharpen else 0
+    slope = jnp.where(w == 0, 0, (e / jnp.where(w == 0, 1, w) - mean_z - rho) / inputs.p)
     nothing = jnp.zeros_like(rho)
-    return Residuals(
-        value, slope, rho, jnp.full_like(rho, upper), attention.z_reference, attention.log_z, nothing, nothing
-    )
+    return Residuals(r, slope, rho, nothing + call.log_range[1], nothing, nothing)
 
 
-def partials(call: Call, inputs: Inputs, residuals: Residuals) -> tuple[Array, Array]:
-    """dr/dlog states and dr/dscores [B T H K], before the sum over the features of a head; to be fused, never stored."""
+def partials(call: Call, inputs: Inputs, attention: Attention, residuals: Residuals) -> tuple[Array, Array]:
+    """dr/dlog states and dr/dscores [T *H K], before the sum over the features of a head; to be fused, never stored."""
     assert call.log_range is not None
-    p = inputs.p
-    attention = attend(call, inputs, (residuals.z_reference, residuals.log_z))
-    log_v, v = lax.optimization_barrier((attention.log_v, jnp.exp(attention.log_v)))
-    r = residuals.value
+    p, r = inputs.p, residuals.value
+    log_v = log_weights(call, inputs, attention)
+    log_v, v = lax.optimization_barrier((log_v, jnp.exp(log_v)))
     share = r * jnp.exp(p * (_log_states(call, inputs, call.log_range[1]) - residuals.rho) + log_v)
     difference = share - r * v
     return share, difference if call.sharpen else difference / p

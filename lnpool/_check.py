@@ -115,19 +115,24 @@ def check_mask(mask: ArrayLike, batch: tuple[int, ...], tokens: int) -> Array:
     return jnp.broadcast_to(jnp.asarray(mask), shape)
 
 
+def _heads(heads: int, size: int | None = None) -> tuple[int, ...]:
+    """The head axis in a canonical shape: absent for a single head."""
+    return () if heads == 1 else (size or heads,)
+
+
 def _check_p(p: ArrayLike, features: int, heads: int, dtype: jnp.dtype) -> Array:
-    """The exponent in canonical shape [1 1 H|1 K|1]."""
+    """The exponent in canonical shape [1 *H|1 K|1]."""
     if isinstance(p, bool) or not isinstance(p, int | float | jax.Array | np.ndarray | np.generic):
         raise TypeError(f"p must be a number or an array, got {type(p).__name__}; pass jnp.asarray(p).")
     if not jnp.issubdtype(jnp.result_type(p), jnp.floating) and not isinstance(p, int):
         raise TypeError(f"p must be floating point, got {jnp.result_type(p)}; pass p.astype(jnp.float32).")
     array = jnp.asarray(p, dtype)
     if array.shape == ():
-        return array.reshape(1, 1, 1, 1)
+        return array.reshape(1, *_heads(heads, 1), 1)
     if array.shape == (features,):
-        return array.reshape(1, 1, heads, features // heads)
+        return array.reshape(1, *_heads(heads), features // heads)
     if array.shape == (heads,):
-        return array.reshape(1, 1, heads, 1)
+        return array.reshape(1, *_heads(heads), 1)
     raise ValueError(
         f"p must be a scalar, one exponent per feature [D] = ({features},) or per head [H] = ({heads},), "
         f"got shape {array.shape}; heads come from the last axis of scores."
@@ -187,20 +192,15 @@ def check(
         log_range=_log_range(log_states, log_bound, scale_limit),
         sharpen=boolean("sharpen", sharpen),
     )
-    if scores is None:
-        scores = jnp.zeros((1, 1, 1, 1), states.dtype)
-        scores = jnp.broadcast_to(scores, (rows, tokens, 1, 1))
-        heads = 1
-    else:
-        scores = check_scores(scores, batch, tokens)
-        heads = scores.shape[-1]
-        divides(features, heads)
-        scores = scores.reshape(rows, tokens, heads, 1)
+    scores = jnp.zeros((*batch, tokens, 1), states.dtype) if scores is None else check_scores(scores, batch, tokens)
+    heads = scores.shape[-1]
+    divides(features, heads)
+    scores = scores.reshape(rows, tokens, *_heads(heads), 1)
     if mask is not None:
-        mask = check_mask(mask, batch, tokens).reshape(rows, tokens, 1, 1)
+        mask = check_mask(mask, batch, tokens).reshape(rows, tokens, *_heads(heads, 1), 1)
     dtype = jnp.promote_types(jnp.promote_types(states.dtype, scores.dtype), jnp.float32)
     p = _check_p(p, features, heads, dtype)
-    states = states.reshape(rows, tokens, heads, features // heads)
+    states = states.reshape(rows, tokens, *_heads(heads), features // heads)
     return Checked(call, Inputs(states, scores, p, mask), batch, tokens, features)
 
 
@@ -215,10 +215,10 @@ def check_attention(
     *batch, tokens, heads = scores.shape if headed else (*scores.shape, 1)
     rows = math.prod(batch)
     if mask is not None:
-        mask = check_mask(mask, tuple(batch), tokens).reshape(rows, tokens, 1, 1)
+        mask = check_mask(mask, tuple(batch), tokens).reshape(rows, tokens, *_heads(heads, 1), 1)
     p = _check_p(p, heads, heads, jnp.promote_types(scores.dtype, jnp.float32))
     call = Call(implementation=_dispatch.best(), sharpen=boolean("sharpen", sharpen))
-    canonical = scores.reshape(rows, tokens, heads, 1)
+    canonical = scores.reshape(rows, tokens, *_heads(heads), 1)
     return scores.shape, call, Inputs(canonical, canonical, p, mask)
 
 

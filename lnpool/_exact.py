@@ -1,4 +1,4 @@
-"""The pooling for every exponent: p = 0, +-1e-12, 1, 1e4, +-inf, and every h >= 0, zeros included.
+"""The pooling of one row for every exponent: p = 0, +-1e-12, 1, 1e4, +-inf, and every h >= 0, zeros included.
 
 With v = softmax(p z) over tokens, the pooling is a weighted power mean, r = [sum_i v_i h_i^p]^(1/p). Its logarithm
 relative to a reference state, rho = log(r/h_ref), comes from d_i = log(h_i/h_ref) in one of two ways (docs/math.md):
@@ -22,7 +22,7 @@ from jax import Array, lax
 from lnpool._scale import SCALE_LIMITS
 from lnpool._series import eta, log1p_ratio, psi
 from lnpool._types import Call, Inputs, Residuals
-from lnpool._weights import at_least, at_most, attend, extremum, finite, select, sign_of, total
+from lnpool._weights import Attention, at_least, at_most, attend, extremum, finite, log_weights, select, sign_of, total
 
 _RATIO_RANGE = (1e-37, 1e37)  # where h/h_ref neither overflows nor underflows in float32
 
@@ -71,10 +71,11 @@ def _log_ratio(call: Call, states: Array, zero: Array, reference: Array) -> Arra
     return jnp.log(argument) - jnp.where(inside | zero, 0, jnp.log(reference))
 
 
-def _tokens(call: Call, inputs: Inputs, known: Residuals | None = None) -> tuple[_Tokens, Residuals]:
+def _tokens(
+    call: Call, inputs: Inputs, attention: Attention, known: Residuals | None = None
+) -> tuple[_Tokens, Residuals]:
     """The per-token quantities, with every reduction they need taken from ``known`` or left in the residuals."""
     p, linear = finite(inputs.p), _is_linear(call)
-    attention = attend(call, inputs, known and (known.z_reference, known.log_z))
     states = _states(call, inputs)
     zero = states == (0 if linear else -jnp.inf)
     keep = ~zero if inputs.mask is None else ~zero & inputs.mask
@@ -85,19 +86,20 @@ def _tokens(call: Call, inputs: Inputs, known: Residuals | None = None) -> tuple
         reference = lax.stop_gradient(known.reference)
     d = _log_ratio(call, states, zero, reference)
     # Subtract before multiplying: p (y - y_ref) keeps the digits that p y - p y_ref has lost.
-    y, scale = (attention.z + d, p) if call.sharpen else (attention.z + p * d, jnp.ones_like(p))
+    z = attention.z
+    y, scale = (z + d, p) if call.sharpen else (z + p * d, jnp.ones_like(p))
     x_reference = extremum(sign_of(scale), y, keep) if known is None else lax.stop_gradient(known.x_reference)
     empty = jnp.isinf(x_reference)
     x = at_most(scale * (y - jnp.where(empty, 0, x_reference)), 0)
     log_w = jnp.log(at_least(total(jnp.where(keep, jnp.exp(x), 0)), 1)) if known is None else known.log_w
-    tokens = _Tokens(states, d, zero, attention.z, attention.log_v, x)
     nothing = jnp.zeros_like(x_reference)
-    return tokens, Residuals(
-        nothing, nothing, nothing, reference, attention.z_reference, attention.log_z, x_reference, log_w
-    )
+    tokens = _Tokens(states, d, zero, z, log_weights(call, inputs, attention), x)
+    return tokens, Residuals(nothing, nothing, nothing, reference, x_reference, log_w)
 
 
-def _log_mean(call: Call, inputs: Inputs, tokens: _Tokens, sums: Residuals) -> tuple[Array, Array]:
+def _log_mean(
+    call: Call, inputs: Inputs, attention: Attention, tokens: _Tokens, sums: Residuals
+) -> tuple[Array, Array]:
     """rho = log(r/reference), and where r = 0 instead: no positive state, or a zero among them and p <= 0."""
     p = finite(inputs.p)
     nonzero_p = jnp.where(p == 0, 1, p)
@@ -110,7 +112,7 @@ def _log_mean(call: Call, inputs: Inputs, tokens: _Tokens, sums: Residuals) -> t
     near = p * mean >= -0.5
     safe_mean = jnp.where(near, mean, 0)
     x_reference = jnp.where(empty, 0, sums.x_reference)
-    concentrated = (sums.log_w - sums.log_z + (0 if call.sharpen else x_reference)) / nonzero_p
+    concentrated = (sums.log_w - attention.log_z + (0 if call.sharpen else x_reference)) / nonzero_p
     concentrated = concentrated + x_reference if call.sharpen else concentrated
     rho = jnp.where(near, safe_mean * log1p_ratio(p * safe_mean), concentrated)
     return jnp.where(vanishes, 0, rho), vanishes
@@ -137,7 +139,7 @@ def _shares(inputs: Inputs, tokens: _Tokens, residuals: Residuals) -> _Shares:
     )
 
 
-def _slope(call: Call, inputs: Inputs, tokens: _Tokens, residuals: Residuals) -> Array:
+def _slope(call: Call, inputs: Inputs, attention: Attention, tokens: _Tokens, residuals: Residuals) -> Array:
     """d log r / d p: KL(w || v)/p^2, and with sharpened attention the covariance of (w - v)/p with the scores."""
     p = finite(inputs.p)
     shares = _shares(inputs, tokens, residuals)
@@ -146,28 +148,34 @@ def _slope(call: Call, inputs: Inputs, tokens: _Tokens, residuals: Residuals) ->
     divergence = w * (shares.log_w - tokens.log_v - 1) + v
     terms = jnp.where(near, v * l_near**2 * psi(p * l_near), divergence / nonzero_p / nonzero_p)
     if call.sharpen:
-        mean_z = total(select(inputs.mask, v * tokens.z, 0))
-        terms = terms + shares.difference_over_p * (tokens.z - mean_z)
+        terms = terms + shares.difference_over_p * (tokens.z - attention.mean_z)
     return total(select(inputs.mask, terms, 0))
 
 
-def forward(call: Call, inputs: Inputs) -> Residuals:
-    """The pooled value r [B 1 H K] and all that the backward pass needs; three passes over the states, and two more
-    for the slope, which a caller that wants r alone does not pay for: jit drops them.
-    """
-    tokens, sums = _tokens(call, inputs)
-    rho, vanishes = _log_mean(call, inputs, tokens, sums)
-    reference = sums.reference
-    value = reference * jnp.exp(rho) if _is_linear(call) else jnp.exp(reference + rho)
-    residuals = sums._replace(value=jnp.where(vanishes, 0, value), rho=rho)
-    slope = _slope(call, inputs, tokens, residuals)
+def _pooled(call: Call, inputs: Inputs, attention: Attention) -> tuple[_Tokens, Residuals, Array]:
+    """Everything but the slope, and where r = 0."""
+    tokens, sums = _tokens(call, inputs, attention)
+    rho, vanishes = _log_mean(call, inputs, attention, tokens, sums)
+    r = sums.reference * jnp.exp(rho) if _is_linear(call) else jnp.exp(sums.reference + rho)
+    return tokens, sums._replace(value=jnp.where(vanishes, 0, r), rho=rho), vanishes
+
+
+def value(call: Call, inputs: Inputs, attention: Attention) -> Array:
+    """The pooled value r [1 *H K]."""
+    return _pooled(call, inputs, attention)[1].value
+
+
+def forward(call: Call, inputs: Inputs, attention: Attention) -> Residuals:
+    """The pooled value r [1 *H K] and all that the backward pass needs."""
+    tokens, residuals, vanishes = _pooled(call, inputs, attention)
+    slope = _slope(call, inputs, attention, tokens, residuals)
     return residuals._replace(slope=jnp.where(vanishes | jnp.isinf(inputs.p), 0, slope))
 
 
-def partials(call: Call, inputs: Inputs, residuals: Residuals) -> tuple[Array, Array]:
-    """dr/dstates and dr/dscores [B T H K], before the sum over the features of a head; to be fused, never stored."""
+def partials(call: Call, inputs: Inputs, attention: Attention, residuals: Residuals) -> tuple[Array, Array]:
+    """dr/dstates and dr/dscores [T *H K], before the sum over the features of a head; to be fused, never stored."""
     p = finite(inputs.p)
-    tokens, _ = _tokens(call, inputs, residuals)
+    tokens, _ = _tokens(call, inputs, attention, residuals)
     shares = _shares(inputs, tokens, residuals)
     r = residuals.value
     far = ~shares.near & (jnp.abs(p) > 8)  # there p l has lost digits that x has kept
@@ -184,9 +192,8 @@ def partials(call: Call, inputs: Inputs, residuals: Residuals) -> tuple[Array, A
 
 
 def contributions(call: Call, inputs: Inputs) -> Array:
-    """w [B T H K], the share of each token in the sum; where r = 0, the weights of the zero states that made it so."""
-    tokens, sums = _tokens(call, inputs)
-    _, vanishes = _log_mean(call, inputs, tokens, sums)
+    """w [T *H K], the share of each token in the sum; where r = 0, the weights of the zero states that made it so."""
+    tokens, sums, vanishes = _pooled(call, inputs, attend(call, inputs))
     w = jnp.where(tokens.zero, 0, jnp.exp(tokens.x - sums.log_w))
     at_zeros = select(inputs.mask, jnp.where(tokens.zero, jnp.exp(tokens.log_v), 0), 0)
     w_zeros = at_zeros / at_least(total(at_zeros), float(jnp.finfo(at_zeros.dtype).tiny))

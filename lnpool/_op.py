@@ -8,14 +8,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from lnpool import _check, _exact, _weights
-from lnpool._dispatch import BACKENDS
+from lnpool import _check, _compat, _exact, _rows, _weights
+from lnpool._dispatch import BACKENDS, Saved
 from lnpool._scale import SCALE_LIMITS
-from lnpool._types import Call, Inputs, Residuals
+from lnpool._types import Call, Inputs
 
 _FORWARD_MODE_HINT = (
     'lnpool.pool: this implementation has a hand-written reverse rule only; pass implementation="xla_jvp" for '
@@ -25,15 +25,15 @@ _FORWARD_MODE_HINT = (
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _pool_vjp(call: Call, inputs: Inputs) -> Array:
-    return BACKENDS[call.implementation].forward(call, inputs)[0]
+    return BACKENDS[call.implementation].value(call, inputs)
 
 
-def _pool_vjp_forward(call: Call, inputs: Inputs) -> tuple[Array, tuple[Inputs, Residuals]]:
-    out, residuals = BACKENDS[call.implementation].forward(call, inputs)
-    return out, (inputs, residuals)
+def _pool_vjp_forward(call: Call, inputs: Inputs) -> tuple[Array, tuple[Inputs, Saved]]:
+    out, saved = BACKENDS[call.implementation].forward(call, inputs)
+    return out, (inputs, saved)
 
 
-def _pool_vjp_backward(call: Call, saved: tuple[Inputs, Residuals], g: Array) -> tuple[Inputs]:
+def _pool_vjp_backward(call: Call, saved: tuple[Inputs, Saved], g: Array) -> tuple[Inputs]:
     return (BACKENDS[call.implementation].backward(call, *saved, g),)
 
 
@@ -42,24 +42,24 @@ _pool_vjp.defvjp(_pool_vjp_forward, _pool_vjp_backward)
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _pool_jvp(call: Call, inputs: Inputs) -> Array:
-    return BACKENDS[call.implementation].forward(call, inputs)[0]
+    return BACKENDS[call.implementation].value(call, inputs)
 
 
 @_pool_jvp.defjvp
 def _pool_jvp_rule(call: Call, primals: tuple[Inputs], tangents: tuple[Inputs]) -> tuple[Array, Array]:
-    out, residuals = BACKENDS[call.implementation].forward(call, *primals)
-    return out, BACKENDS[call.implementation].tangent(call, *primals, residuals, *tangents)
+    out, saved = BACKENDS[call.implementation].forward(call, *primals)
+    return out, BACKENDS[call.implementation].tangent(call, *primals, saved, *tangents)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(call: Call, inputs: Inputs) -> Array:
-    """Pooled states [B 1 H K], by the derivative rule that the backend has."""
+    """Pooled states [B 1 *H K], by the derivative rule that the backend has."""
     backend = BACKENDS[call.implementation]
     if backend.backward is not None:
         return _pool_vjp(call, inputs)
     if backend.tangent is not None:
         return _pool_jvp(call, inputs)
-    return backend.forward(call, inputs)[0]
+    return backend.value(call, inputs)
 
 
 def _varying(inputs: Inputs) -> Inputs:
@@ -68,20 +68,8 @@ def _varying(inputs: Inputs) -> Inputs:
     A custom rule must return cotangents of the type of its inputs, so a replicated p beside sharded states has to be
     made varying outside of the rule, where JAX transposes the cast to the sum over devices.
     """
-
-    def axes(x: Array) -> frozenset[str]:
-        kind = jax.typeof(x)
-        return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying  # renamed in jax 0.8
-
-    union = frozenset().union(*map(axes, jax.tree.leaves(inputs)))
-
-    def cast(x: Array) -> Array:
-        missing = tuple(sorted(union - axes(x)))
-        if not missing:
-            return x
-        return lax.pcast(x, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, missing)
-
-    return jax.tree.map(cast, inputs)
+    axes = frozenset().union(*map(_compat.varying_axes, jax.tree.leaves(inputs)))
+    return jax.tree.map(lambda x: _compat.make_varying(x, axes), inputs)
 
 
 def pool(
@@ -184,7 +172,7 @@ def attention_weights(
         Array([0.107, 0.787, 0.107], dtype=float32)
     """
     shape, call, inputs = _check.check_attention(scores, p, mask=mask, sharpen=sharpen)
-    v = _weights.select(inputs.mask, jnp.exp(_weights.attend(call, inputs).log_v), 0)
+    v = _rows.over_rows(functools.partial(_weights.weights, call), inputs)
     return v.reshape(shape).astype(inputs.scores.dtype)
 
 
@@ -229,7 +217,7 @@ def contributions(
         sharpen=sharpen,
         implementation=None,
     )
-    w = _exact.contributions(checked.call, checked.inputs)
+    w = _rows.over_rows(functools.partial(_exact.contributions, checked.call), checked.inputs)
     return w.reshape(*checked.batch, checked.tokens, checked.features).astype(checked.inputs.states.dtype)
 
 

@@ -6,11 +6,13 @@ Plain logarithms and exponentials, so that float64 reproduces the formula wherev
 custom derivative. (Wu et al., "Attentive Pooling with Learnable Norms for Text Representation", ACL 2020.)
 """
 
-import jax
+import functools
+
 import jax.numpy as jnp
 from jax import Array
 from jax.nn import logsumexp
 
+from lnpool._rows import over_rows
 from lnpool._scale import SCALE_LIMITS
 from lnpool._types import Call, Inputs
 
@@ -18,18 +20,22 @@ _NEAR_ZERO = 1e-6  # |p| below which the formula is 0/0 in float64 and its expan
 
 
 def pool(call: Call, inputs: Inputs) -> Array:
-    """Pooled states [B 1 H K]."""
-    mask = jnp.ones((1, 1, 1, 1), bool) if inputs.mask is None else inputs.mask
+    """Pooled states [B 1 *H K]."""
+    return over_rows(functools.partial(_pool_row, call), inputs)
+
+
+def _pool_row(call: Call, inputs: Inputs) -> Array:
+    mask = jnp.ones_like(inputs.p, bool) if inputs.mask is None else inputs.mask
     p = jnp.clip(inputs.p, -1e30, 1e30)
     z = jnp.where(mask, inputs.scores, 0).astype(p.dtype)
     u, positive = _log_states(call, mask, inputs.states.astype(p.dtype))
-    n = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1).astype(p.dtype)
+    n = jnp.maximum(jnp.sum(mask, axis=0, keepdims=True), 1).astype(p.dtype)
 
     def log_sum(x: Array, where: Array) -> Array:
-        return logsumexp(x, axis=1, keepdims=True, where=jnp.broadcast_to(where, x.shape))
+        return logsumexp(x, axis=0, keepdims=True, where=jnp.broadcast_to(where, x.shape))
 
     def mean(x: Array) -> Array:
-        return jnp.sum(jnp.where(mask, x, 0), axis=1, keepdims=True) / n
+        return jnp.sum(jnp.where(mask, x, 0), axis=0, keepdims=True) / n
 
     log_a = z - log_sum(z, mask)
     near_zero = jnp.abs(p) < _NEAR_ZERO
@@ -43,7 +49,7 @@ def pool(call: Call, inputs: Inputs) -> Array:
     spread = mean(v0 * (u - center) ** 2) / 2 + (mean((u - center) * (z - mean(z))) if call.sharpen else 0)
     log_r = jnp.where(near_zero, center + p * spread, log_r)
 
-    dead = ~jnp.any(mask & positive, axis=1, keepdims=True) | ((p <= 0) & jnp.any(mask & ~positive, axis=1, keepdims=True))
+    dead = ~jnp.any(mask & positive, axis=0, keepdims=True) | ((p <= 0) & jnp.any(mask & ~positive, axis=0, keepdims=True))
     return jnp.where(dead, 0, jnp.exp(jnp.where(dead, 0, log_r))).astype(inputs.states.dtype)
 
 

@@ -3,9 +3,10 @@
 Axis letters, used in every annotation and in no name: B batch, T tokens, D features, H heads. Head k owns the
 features k*D/H .. (k+1)*D/H - 1; K = D/H. Inside the backends every array is in its *canonical* shape:
 
-    states [B T H K]    scores [B T H 1]    p [1 1 H|1 K|1]    mask [B T 1 1] or None    sums over tokens [B 1 H K]
+    states [B T *H K]    scores [B T *H 1]    p [1 *H|1 K|1]    mask [B T *1 1] or None    sums over tokens [B 1 *H K]
 
-so that one set of formulas, written with broadcasting, serves one exponent, one per head and one per feature.
+and the formulas are those of one row, without B: written with broadcasting, they serve one exponent, one per head and
+one per feature. A single head has no head axis: XLA would copy the states to make room for it.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ class Inputs(NamedTuple):
 class Residuals(NamedTuple):
     """What the backward pass keeps beside the inputs: nothing of the size of the states.
 
-    All [B 1 H K] or smaller, in float32 at least. ``value`` is r before it is rounded to the dtype of the states;
+    All as wide as r, [B 1 *H K], in float32 at least; the attention is kept beside them. ``value`` is r before it is rounded to the dtype of the states;
     ``slope`` is d log r / d p, which the forward pass knows more cheaply than the backward pass would.
     """
 
@@ -48,7 +49,5 @@ class Residuals(NamedTuple):
     slope: Array
     rho: Array  # log(r / reference)
     reference: Array  # of h (linear states) or of log h
-    z_reference: Array
-    log_z: Array
     x_reference: Array  # largest exponent, and the log of the sum of all relative to it
     log_w: Array

@@ -1,4 +1,4 @@
-"""The attention weights inside the pooling: v = softmax(p z), or softmax(z) when attention stays out of the power."""
+"""The attention weights of one row: v = softmax(p z), or softmax(z) when attention stays out of the power."""
 
 from typing import NamedTuple
 
@@ -11,17 +11,22 @@ INFINITE = 1e30  # stands for an infinite exponent or score: large enough to be 
 
 
 class Attention(NamedTuple):
-    """Centred scores z <= 0 (>= 0 for p < 0) and log v over tokens, with what rebuilds them without a reduction."""
+    """The attention of one row, small enough to keep: everything per token without a reduction."""
 
-    z: Array
-    log_v: Array  # finite nonsense at masked tokens: select, never multiply
-    z_reference: Array
-    log_z: Array
+    scores: Array  # z less the largest [T *H 1]
+    offset: Array  # 0 for p >= 0, the smallest of ``scores`` for p < 0 [1 *H 1|K], as wide as p
+    log_z: Array  # log of the softmax denominator, relative to the offset
+    mean_z: Array  # mean of the centred scores under v
+
+    @property
+    def z(self) -> Array:
+        """Centred scores [T *H 1|K]: p z <= 0 for either sign of p."""
+        return self.scores - self.offset
 
 
 def total(x: Array) -> Array:
     """Sum over tokens."""
-    return jnp.sum(x, axis=1, keepdims=True)
+    return jnp.sum(x, axis=0, keepdims=True)
 
 
 def select(mask: Array | None, x: Array, otherwise: Array | float) -> Array:
@@ -51,20 +56,41 @@ def finite(p: Array) -> Array:
 
 def extremum(sign: Array, x: Array, keep: Array | None) -> Array:
     """Largest (sign +1) or smallest (sign -1) kept ``x`` over tokens; -+inf where none is kept. No gradient."""
-    return lax.stop_gradient(sign * jnp.max(select(keep, sign * x, -jnp.inf), axis=1, keepdims=True))
+    return lax.stop_gradient(sign * jnp.max(select(keep, sign * x, -jnp.inf), axis=0, keepdims=True))
 
 
-def attend(call: Call, inputs: Inputs, known: tuple[Array, Array] | None = None) -> Attention:
-    """Scores to weights. ``known`` holds (z_reference, log_z) of an earlier call, which saves both reductions."""
-    scores = select(inputs.mask, inputs.scores, 0).astype(inputs.p.dtype)
-    p = finite(inputs.p) if call.sharpen else jnp.ones((1, 1, 1, 1), inputs.p.dtype)
-    if known is None:
-        reference = extremum(sign_of(p), scores, inputs.mask)
-        if inputs.mask is not None:
-            reference = jnp.where(jnp.any(inputs.mask, axis=1, keepdims=True), reference, 0)
-    else:
-        reference = lax.stop_gradient(known[0])
-    z = jnp.clip(scores - reference, -INFINITE, INFINITE)
-    q = at_most(p * z, 0)
-    log_z = jnp.log(at_least(total(select(inputs.mask, jnp.exp(q), 0)), 1)) if known is None else known[1]
-    return Attention(z, q - log_z, reference, log_z)
+def _power(call: Call, inputs: Inputs) -> Array:
+    """The exponent that sharpens the attention."""
+    return finite(inputs.p) if call.sharpen else jnp.ones((1,) * inputs.p.ndim, inputs.p.dtype)
+
+
+def _power(call: Call, inputs: Inputs) -> Array:
+    """The exponent that sharpens the attention."""
+    return finite(inputs.p) if call.sharpen else jnp.ones((1,) * inputs.p.ndim, inputs.p.dtype)
+
+
+def attend(call: Call, inputs: Inputs) -> Attention:
+    """Scores to attention."""
+    p, mask = _power(call, inputs), inputs.mask
+    scores = select(mask, inputs.scores, 0).astype(p.dtype)
+    up, down = jnp.ones((), p.dtype), -jnp.ones((), p.dtype)
+    scores = jnp.clip(scores - _where_any(mask, extremum(up, scores, mask)), -INFINITE, INFINITE)
+    offset = jnp.where(p >= 0, 0, _where_any(mask, extremum(down, scores, mask)))
+    q = select(mask, at_most(p * (scores - offset), 0), -jnp.inf)
+    log_z = jnp.log(at_least(total(jnp.exp(q)), 1))
+    return Attention(scores, offset, log_z, total(jnp.exp(q - log_z) * (scores - offset)))
+
+
+def _where_any(mask: Array | None, x: Array) -> Array:
+    """``x`` where the row has a token, else 0."""
+    return x if mask is None else jnp.where(jnp.any(mask, axis=0, keepdims=True), x, 0)
+
+
+def log_weights(call: Call, inputs: Inputs, attention: Attention) -> Array:
+    """log v [T *H 1|K], as wide as p; a finite number at padding: select, never multiply."""
+    return at_most(_power(call, inputs) * attention.z, 0) - attention.log_z
+
+
+def weights(call: Call, inputs: Inputs) -> Array:
+    """v [T *H 1|K], 0 at padding."""
+    return select(inputs.mask, jnp.exp(log_weights(call, inputs, attend(call, inputs))), 0)

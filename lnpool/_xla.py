@@ -8,61 +8,94 @@ cotangent (reverse mode) or with the tangents (forward mode).
 import functools
 from collections.abc import Callable
 from types import ModuleType
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from lnpool import _bounded, _exact
+from lnpool._rows import fused_over_rows, over_rows
 from lnpool._scale import SCALE_LIMITS
 from lnpool._types import Call, Inputs, Residuals
-from lnpool._weights import select, total
+from lnpool._weights import Attention, attend, select, total
 
-T = TypeVar("T")
+Tree = TypeVar("Tree")
+Saved: TypeAlias = tuple[Attention, Residuals]
 
 
-def _by_form(call: Call, apply: Callable[..., T], inputs: Inputs, *operands: object) -> T:
+def _by_form(call: Call, apply: Callable[..., Tree], inputs: Inputs, *operands: Tree) -> Tree:
     """``apply(form, inputs, *operands)`` with the form that suits the exponents of this call."""
+
+    def run(form: ModuleType, *operands: Tree) -> Tree:
+        return fused_over_rows(functools.partial(apply, form), *operands)
+
     fast = _bounded.applies(call, inputs)
     if fast is None:
-        return apply(_exact, inputs, *operands)
-    return lax.cond(fast, functools.partial(apply, _bounded), functools.partial(apply, _exact), inputs, *operands)
+        return run(_exact, inputs, *operands)
+    return lax.cond(fast, functools.partial(run, _bounded), functools.partial(run, _exact), inputs, *operands)
 
 
-def forward(call: Call, inputs: Inputs) -> tuple[Array, Residuals]:
-    """Pooled states [B 1 H K] in the dtype of the states, and the residuals."""
-    residuals = _by_form(call, lambda form, inputs: form.forward(call, inputs), inputs)
-    return residuals.value.astype(inputs.states.dtype), residuals
+def _attend(call: Call, inputs: Inputs) -> Attention:
+    return over_rows(functools.partial(attend, call), inputs)
 
 
-def backward(call: Call, inputs: Inputs, residuals: Residuals, g: Array) -> Inputs:
-    """Cotangents of states, scores and p for the cotangent ``g`` [B 1 H K] of the pooled states."""
+def value(call: Call, inputs: Inputs) -> Array:
+    """Pooled states [B 1 *H K] in the dtype of the states."""
+
+    def apply(form: ModuleType, inputs: Inputs, attention: Attention) -> Array:
+        return form.value(call, inputs, attention)
+
+    return _by_form(call, apply, inputs, _attend(call, inputs)).astype(inputs.states.dtype)
+
+
+def forward(call: Call, inputs: Inputs) -> tuple[Array, Saved]:
+    """Pooled states [B 1 *H K] in the dtype of the states, and what the derivatives need."""
+
+    def apply(form: ModuleType, inputs: Inputs, attention: Attention) -> Residuals:
+        return form.forward(call, inputs, attention)
+
+    attention = _attend(call, inputs)
+    residuals = _by_form(call, apply, inputs, attention)
+    return residuals.value.astype(inputs.states.dtype), (attention, residuals)
+
+
+def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
+    """Cotangents of states, scores and p for the cotangent ``g`` [B 1 *H K] of the pooled states."""
+    attention, residuals = saved
     g = g.astype(inputs.p.dtype)
 
-    def contract(form: ModuleType, inputs: Inputs, residuals: Residuals, g: Array) -> tuple[Array, Array]:
-        dr_dstates, dr_dscores = form.partials(call, inputs, residuals)
-        dstates = _chain(call, inputs, g * dr_dstates)
-        dscores = _sum_to(inputs.scores, select(inputs.mask, g * dr_dscores, 0))
-        return dstates.astype(inputs.states.dtype), dscores.astype(inputs.scores.dtype)
+    def contract(
+        form: ModuleType, inputs: Inputs, attention: Attention, residuals: Residuals, g: Array
+    ) -> tuple[Array, Array]:
+        dr_dstates, dr_dscores = form.partials(call, inputs, attention, residuals)
+        dstates = _chain(call, inputs, g * dr_dstates).astype(inputs.states.dtype)
+        return dstates, jnp.sum(select(inputs.mask, g * dr_dscores, 0), axis=-1, keepdims=True)
 
-    dstates, dscores = _by_form(call, contract, inputs, residuals, g)
-    dp = _sum_to(inputs.p, g * residuals.value * residuals.slope)
-    return Inputs(dstates, dscores, dp, None)
+    dstates, dscores = _by_form(call, contract, inputs, attention, residuals, g)
+    dp = jnp.sum(g * residuals.value * residuals.slope, axis=0)
+    broadcast = tuple(axis for axis in range(dp.ndim) if inputs.p.shape[axis] == 1 != dp.shape[axis])
+    return Inputs(dstates, dscores.astype(inputs.scores.dtype), jnp.sum(dp, axis=broadcast, keepdims=True), None)
 
 
-def tangent(call: Call, inputs: Inputs, residuals: Residuals, tangents: Inputs) -> Array:
-    """Tangent of the pooled states [B 1 H K] for the tangents of states, scores and p."""
+def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array:
+    """Tangent of the pooled states [B 1 *H K] for the tangents of states, scores and p."""
+    attention, residuals = saved
 
-    def partials(form: ModuleType, inputs: Inputs, residuals: Residuals) -> tuple[Array, Array]:
-        return form.partials(call, inputs, residuals)
+    def contract(
+        form: ModuleType,
+        inputs: Inputs,
+        attention: Attention,
+        residuals: Residuals,
+        dstates: Array,
+        dscores: Array,
+    ) -> Array:
+        dr_dstates, dr_dscores = form.partials(call, inputs, attention, residuals)
+        by_states = _chain(call, inputs, dr_dstates) * select(inputs.mask, dstates, 0).astype(inputs.p.dtype)
+        by_scores = select(inputs.mask, dr_dscores * dscores.astype(inputs.p.dtype), 0)
+        return total(by_states + by_scores)
 
-    dr_dstates, dr_dscores = _by_form(call, partials, inputs, residuals)
-    dstates, dscores = (
-        select(inputs.mask, x, 0).astype(inputs.p.dtype) for x in (tangents.states, tangents.scores)
-    )
-    by_tokens = _chain(call, inputs, dr_dstates) * dstates + select(inputs.mask, dr_dscores, 0) * dscores
-    out = total(by_tokens) + residuals.value * residuals.slope * tangents.p
-    return out.astype(inputs.states.dtype)
+    by_tokens = _by_form(call, contract, inputs, attention, residuals, tangents.states, tangents.scores)
+    return (by_tokens + residuals.value * residuals.slope * tangents.p).astype(inputs.states.dtype)
 
 
 def _chain(call: Call, inputs: Inputs, dr_dstates: Array) -> Array:
@@ -71,9 +104,3 @@ def _chain(call: Call, inputs: Inputs, dr_dstates: Array) -> Array:
         raw = select(inputs.mask, inputs.states, 0).astype(inputs.p.dtype)
         dr_dstates = dr_dstates * SCALE_LIMITS[call.scale_limit].derivative(raw)
     return select(inputs.mask, dr_dstates, 0)
-
-
-def _sum_to(like: Array, x: Array) -> Array:
-    """Sum ``x`` over the axes along which ``like`` was broadcast."""
-    axes = tuple(axis for axis in range(x.ndim) if like.shape[axis] == 1 != x.shape[axis])
-    return jnp.sum(x, axis=axes, keepdims=True)

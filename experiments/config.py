@@ -56,7 +56,7 @@ class Config(Generic[Data, Encode, Pool]):
     """What turns states into one vector; one of the names in experiments/poolers."""
     seed: Annotated[int, Interval("[0, 4294967295]")] = 0
     """Decides initial values, dropout and the order of the data."""
-    epochs: Annotated[int, Interval("[1, 10000]")] = 5
+    epochs: Annotated[int, Interval("[1, 10000]")] = 4
     """Passes over the training split."""
     evaluations: Annotated[int, Interval("[1, 1000]")] = 2
     """Validations an epoch; the parameters of the best one are tested and saved."""

@@ -4,10 +4,15 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
 
-from experiments.classification import TextClassification, TextOptions
-from experiments.data.text import Example
-from experiments.tasks import TASKS
+# Before these modules are loaded: every shape they promise is checked at every call of a test.
+SHAPED = ("encoders", "heads", "layers", "losses", "metrics", "poolers")
+install_import_hook([f"experiments.{name}" for name in SHAPED], "beartype.beartype")
+
+from experiments.classification import TextClassification, TextOptions  # noqa: E402
+from experiments.data.text import Example  # noqa: E402
+from experiments.tasks import TASKS  # noqa: E402
 
 CLUES = {"animal": ["cat", "dog", "crow"], "plant": ["oak", "fern", "moss"], "tool": ["saw", "file", "vice"]}
 FILLER = ["the", "of", "a", "small", "large", "found", "used", "in"]

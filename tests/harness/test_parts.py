@@ -138,8 +138,8 @@ def test_bigru_reads_both_ways_from_the_ends_of_the_text():
     states = np.asarray(encoder(jnp.asarray(TOKENS), jnp.asarray(MASK)))
     recurrent, bias = np.asarray(encoder.recurrent[...], float), np.asarray(encoder.bias[...], float)
     for row, length in enumerate(LENGTHS):
-        words = encoder.words(jnp.asarray(TOKENS[row, :length]))
-        forward, backward = np.split(np.asarray(encoder.inputs(words), float), 2, axis=1)
+        words = encoder.words(jnp.asarray(TOKENS[row : row + 1, :length]))
+        forward, backward = np.split(np.asarray(encoder.inputs(words), float)[0], 2, axis=1)
         by_hand = gru_by_hand(forward, recurrent[0], bias[0, 0])
         np.testing.assert_allclose(states[row, :length, :64], by_hand.reshape(length, 64), rtol=1e-4, atol=1e-5)
         by_hand = gru_by_hand(backward[::-1], recurrent[1], bias[1, 0])[::-1]

@@ -6,4 +6,6 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-install_import_hook("lnpool", "beartype.beartype")
+from tests.op import typechecker  # noqa: E402
+
+install_import_hook("lnpool", f"{typechecker.__name__}.checked")

@@ -9,6 +9,7 @@ import numpy as np
 EXTREME_FAMILIES = ("decades60", "outlier1e20", "spread1e4")
 SCALED_ERROR = {False: 64.0, True: 300.0}  # N1, by "extreme": E for dz, dp and dstates
 FLOAT64_VALUE = {False: 1e-13, True: 1e-11}  # N2: relative error of the value, by "extreme"
+FLOAT64_SCALED_ERROR = {False: 1024.0, True: 1024.0}  # ours: E in float64, where N2 names a mark for the value only
 LOW_PRECISION_ULPS = 1.0  # N3: ulps of the dtype of the states or scores
 
 

@@ -69,8 +69,8 @@ class Config(Generic[Data, Encode, Pool]):
 def default_config(task: str = "wordnet", encoder: str = "bigru", pooler: str = "learned_norm") -> Config:
     """Return the configuration of a choice with every option at its default."""
     for kind, name, table in (("task", task, TASKS), ("encoder", encoder, ENCODERS), ("pooler", pooler, POOLERS)):
-        if name not in table:
-            raise unknown(kind, name, table)
+        if not isinstance(name, str) or name not in table:
+            raise unknown(kind, str(name), table)
     return Config(
         task=task,
         encoder=encoder,
@@ -111,6 +111,8 @@ def from_json(text: str) -> Config:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"the configuration is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"the configuration must be a JSON object, got {type(values).__name__}.")
     names = {key: values[key] for key in ("task", "encoder", "pooler") if key in values}
     config = from_dict(default_config(**names), values)
     validate(config)

@@ -64,7 +64,7 @@ def to_dict(options: Any) -> dict[str, Any]:
 def from_dict(default: Any, values: Any, prefix: str = "") -> Any:
     """Return `default` with the given values; an unknown key or a wrong type is an error, an absent key is not."""
     if not isinstance(values, dict):
-        raise UsageError(f"{prefix or 'the configuration'} must be a JSON object, got {type(values).__name__}.")
+        raise UsageError(f"{prefix.rstrip('.')} must be a JSON object, got {type(values).__name__}.")
     hints = get_type_hints(type(default))
     names = [field.name for field in dataclasses.fields(default)]
     for key in values:

@@ -22,13 +22,12 @@ from experiments.contracts import Task
 from experiments.evaluate import evaluate
 from experiments.journal import Journal
 from experiments.progress import Progress
-from experiments.steps import Programs, check_finite, prepare
+from experiments.steps import Programs, State, check_finite, prepare
 from experiments.writer import RunFolder, environment, plot
 
 
-def fit(config: Config, task: Task, journal: Journal) -> Programs:
-    """Train; the journal holds the result."""
-    state, programs = prepare(config, task)
+def fit(config: Config, task: Task, state: State, programs: Programs, journal: Journal) -> None:
+    """Train from a state; the journal holds the result."""
     steps = config.epochs * task.steps_per_epoch
     validations = config.epochs * config.evaluations
     due = {round(steps * turn / validations) for turn in range(validations + 1)}
@@ -45,7 +44,6 @@ def fit(config: Config, task: Task, journal: Journal) -> Programs:
                 report = jax.device_get(report)
                 check_finite(report, state.parameters, step)
                 journal.step(float(report.loss), int(report.tokens))
-    return programs
 
 
 def summary(config: Config, task: Task, journal: Journal, programs: Programs) -> dict[str, Any]:
@@ -74,7 +72,7 @@ def summary(config: Config, task: Task, journal: Journal, programs: Programs) ->
 def in_words(facts: dict[str, Any]) -> str:
     """Return the test result as a sentence."""
     test, p = facts["test"], facts["p"]
-    exponent = "" if p is None else f" with learned p {np.mean(p):.3f}" + " on average" * (np.size(p) > 1)
+    exponent = "" if p is None else f" with p = {np.mean(p):.3f}" + " on average" * (np.size(p) > 1)
     return f"test accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f}{exponent}"
 
 
@@ -88,15 +86,17 @@ def run(config: Config) -> dict[str, Any]:
     """Train, test and write the run folder; return the summary."""
     began = time.perf_counter()
     folder = run_folder(config)
-    folder.write(CONFIG, to_json(dataclasses.replace(config, out=folder.path)))
-    versions = environment()
-    folder.write_json("environment.json", versions)
     task = build.task(config)
+    state, programs = prepare(config, task)
+    versions = environment()
+    # Only now: a mistake in the options or in the data leaves no folder behind.
+    folder.write(CONFIG, to_json(dataclasses.replace(config, out=folder.path)))
+    folder.write_json("environment.json", versions)
     folder.write_json(VOCABULARY, {"labels": task.labels, "words": task.vocabulary.words})
     progress = Progress(config.epochs * task.steps_per_epoch)
     journal = Journal(task, folder, progress)
     try:
-        programs = fit(config, task, journal)
+        fit(config, task, state, programs, journal)
     finally:
         progress.close()
     facts = summary(config, task, journal, programs) | {"versions": versions}

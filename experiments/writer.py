@@ -15,17 +15,16 @@ from experiments.errors import UsageError
 
 
 class RunFolder:
-    """A new folder that files are added to; a file appears whole or not at all."""
+    """A new folder that files are added to; a file appears whole or not at all. The first file makes the folder."""
 
     def __init__(self, path: Path):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"--out {path} exists and is not an empty folder: choose another one.")
-        path.mkdir(parents=True, exist_ok=True)
         self.path = path
 
     def write(self, name: str, content: str) -> None:
         """Write a text file."""
-        partial = self.path / f".{name}.partial"
+        partial = self._file(f".{name}.partial")
         partial.write_text(content, encoding="utf-8")
         os.replace(partial, self.path / name)
 
@@ -35,8 +34,13 @@ class RunFolder:
 
     def append(self, name: str, record: dict[str, Any]) -> None:
         """Add one line of JSON."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        with self._file(name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+    def _file(self, name: str) -> Path:
+        """Return the path of a file whose folder exists."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return self.path / name
 
 
 def environment() -> dict[str, Any]:

@@ -61,8 +61,9 @@ def test_options_that_do_not_fit_together(options, message, tmp_path, capsys):
     assert main(line) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
     with pytest.raises(UsageError, match=message):
-        main([*line[:3], str(tmp_path / "again"), *line[4:], "--debug"])
+        main([*line, "--debug"])
 
 
 def test_the_real_command_line_shows_no_traceback():
@@ -134,9 +135,11 @@ BAD_JSON = [
     ({"epoch": 3}, r"unknown configuration key 'epoch': did you mean 'epochs'\?"),
     ({"pool": {"p_ini": 3.0}}, r"unknown configuration key 'pool.p_ini': did you mean 'pool.p_init'\?"),
     ({"pooler": "median"}, r"unknown pooler 'median'"),
+    ({"pooler": ["mean"]}, r"unknown pooler"),
+    (3, r"the configuration must be a JSON object, got int\."),
     ({"epochs": "3"}, r"configuration key 'epochs' must be int, got '3'\."),
     ({"epochs": True}, r"configuration key 'epochs' must be int, got True\."),
-    ({"optim": 3}, r"optim\. must be a JSON object, got int\."),
+    ({"optim": 3}, r"optim must be a JSON object, got int\."),
     ({"optim": {"clip": 0}}, r"--optim.clip 0.0 is outside its range"),
     ({"pool": {"exponent": "rawer"}}, r"unknown value of pool.exponent 'rawer': did you mean 'raw'\?"),
 ]

@@ -118,7 +118,7 @@ def test_the_same_seed_gives_the_same_bits_and_the_result_in_words(finished, tmp
     captured = capsys.readouterr()
     test = read(tmp_path / "again", "summary.json")["test"]
     last = captured.out.splitlines()[-1]
-    assert last.startswith(f"test accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} with learned p ")
+    assert last.startswith(f"test accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} with p = ")
     assert captured.err.count("\n") == 5, "one plain line a validation"
     with np.load(finished / "parameters.npz") as one, np.load(tmp_path / "again" / "parameters.npz") as other:
         for name in one:

@@ -66,6 +66,7 @@ def _log_ratio(call: Call, states: Array, zero: Array, reference: Array) -> Arra
         return jnp.where(zero, 0, states) - reference
     # A ratio inside float range is exact near 1; outside of it the two logarithms are taken apart.
     ratio = states / reference
+    ratio = ratio - lax.stop_gradient(jnp.where(states == reference, ratio - 1, 0))  # XLA may take 1/reference first
     inside = (ratio > _RATIO_RANGE[0]) & (ratio < _RATIO_RANGE[1])
     argument = jnp.where(zero, 1, jnp.where(inside, ratio, states))
     return jnp.log(argument) - jnp.where(inside | zero, 0, jnp.log(reference))

@@ -95,7 +95,7 @@ def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array
         return total(by_states + by_scores)
 
     by_tokens = _by_form(call, contract, inputs, attention, residuals, tangents.states, tangents.scores)
-    return (by_tokens + residuals.value * residuals.slope * tangents.p).astype(inputs.states.dtype)
+    return (by_tokens + residuals.value * residuals.slope * tangents.p[None]).astype(inputs.states.dtype)
 
 
 def _chain(call: Call, inputs: Inputs, dr_dstates: Array) -> Array:

@@ -7,7 +7,7 @@ expected, what came, and the fix.
 import difflib
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,9 @@ from jax.typing import ArrayLike
 
 from lnpool import _dispatch
 from lnpool._scale import SCALE_LIMITS
-from lnpool._types import Call, Inputs
+from lnpool._types import Call, Implementation, Inputs
+
+Name = TypeVar("Name", bound=str)
 
 
 class Checked(NamedTuple):
@@ -30,11 +32,12 @@ class Checked(NamedTuple):
     features: int
 
 
-def one_of(argument: str, value: object, allowed: Iterable[str]) -> str:
+def one_of(argument: str, value: object, allowed: Iterable[Name]) -> Name:
     """``value`` if it is one of the names, else a ValueError that offers the nearest."""
     names = list(allowed)
-    if isinstance(value, str) and value in names:
-        return value
+    for name in names:
+        if value == name:
+            return name
     close = difflib.get_close_matches(str(value), names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise ValueError(f"{argument}={value!r} is unknown; {hint}Use one of {', '.join(map(repr, names))}.")
@@ -70,9 +73,7 @@ def floating(argument: str, value: ArrayLike) -> Array:
     if not isinstance(value, jax.Array | np.ndarray | np.generic):
         raise TypeError(f"{argument} must be an array, got {type(value).__name__}; pass jnp.asarray(...).")
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(
-            f"{argument} must be floating point, got {value.dtype}; pass {argument}.astype(jnp.float32)."
-        )
+        raise TypeError(f"{argument} must be floating point, got {value.dtype}; pass {argument}.astype(jnp.float32).")
     return jnp.asarray(value)
 
 
@@ -141,12 +142,12 @@ def _check_p(p: ArrayLike, features: int, heads: int, dtype: jnp.dtype) -> Array
 
 def _log_range(log_states: bool, log_bound: float | None, scale_limit: str | None) -> tuple[float, float] | None:
     if scale_limit is not None:
-        one_of("scale_limit", scale_limit, SCALE_LIMITS)
+        name = one_of("scale_limit", scale_limit, SCALE_LIMITS)
         if log_states:
             raise ValueError("scale_limit makes log states from raw ones; with log_states=True drop scale_limit.")
         if log_bound is not None:
             raise ValueError("every scale_limit knows its own bound; drop log_bound.")
-        return SCALE_LIMITS[scale_limit].log_range
+        return SCALE_LIMITS[name].log_range
     if log_bound is None:
         return None
     if isinstance(log_bound, bool) or not isinstance(log_bound, int | float | np.floating):
@@ -158,14 +159,14 @@ def _log_range(log_states: bool, log_bound: float | None, scale_limit: str | Non
     return -float(log_bound), float(log_bound)
 
 
-def _check_implementation(implementation: str | None) -> str:
+def _check_implementation(implementation: str | None) -> Implementation:
     if implementation is None:
         return _dispatch.best()
-    one_of("implementation", implementation, _dispatch.BACKENDS)
-    reason = _dispatch.BACKENDS[implementation].why_not()
+    name = one_of("implementation", implementation, _dispatch.BACKENDS)
+    reason = _dispatch.BACKENDS[name].why_not()
     if reason is not None:
-        raise NotImplementedError(f"implementation={implementation!r} cannot run here: {reason}")
-    return implementation
+        raise NotImplementedError(f"implementation={name!r} cannot run here: {reason}")
+    return name
 
 
 def check(
@@ -182,13 +183,13 @@ def check(
 ) -> Checked:
     """What the public functions accept -> one canonical call; everything that a user can get wrong ends here."""
     states = _check_states(states)
-    *batch, tokens, features = states.shape
-    batch = tuple(batch)
+    tokens, features = states.shape[-2:]
+    batch = states.shape[:-2]
     rows = math.prod(batch)
     call = Call(
         implementation=_check_implementation(implementation),
         log_states=boolean("log_states", log_states),
-        scale_limit=scale_limit,
+        scale_limit=None if scale_limit is None else one_of("scale_limit", scale_limit, SCALE_LIMITS),
         log_range=_log_range(log_states, log_bound, scale_limit),
         sharpen=boolean("sharpen", sharpen),
     )
@@ -207,7 +208,7 @@ def check(
 def check_attention(
     scores: ArrayLike, p: ArrayLike, *, mask: ArrayLike | None, sharpen: bool
 ) -> tuple[tuple[int, ...], Call, Inputs]:
-    """Scores alone -> their shape, a call and canonical inputs; the last axis is heads when p has one exponent a head."""
+    """Scores alone -> their shape, a call and canonical inputs; the last axis is heads when p is [H]."""
     scores = floating("scores", scores)
     headed = jnp.ndim(p) == 1
     if scores.ndim < 1 + headed:
@@ -225,7 +226,9 @@ def check_attention(
 def interval(argument: str, lower: float, upper: float) -> None:
     """Raise unless 0 < lower < upper < inf."""
     if not 0 < lower < upper < math.inf:
-        raise ValueError(f"{argument} needs 0 < lower < upper < inf, got ({lower}, {upper}); pass for example (0.05, 16).")
+        raise ValueError(
+            f"{argument} needs 0 < lower < upper < inf, got ({lower}, {upper}); pass (0.05, 16) for example."
+        )
 
 
 def initial_exponent(p_init: float, exponent: str, allowed: tuple[float, float]) -> float:

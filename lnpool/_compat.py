@@ -15,4 +15,6 @@ def make_varying(x: Array, axes: frozenset[str]) -> Array:
     missing = tuple(sorted(axes - varying_axes(x)))
     if not missing:
         return x
-    return lax.pcast(x, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, missing)
+    if hasattr(lax, "pcast"):
+        return lax.pcast(x, missing, to="varying")
+    return lax.pvary(x, missing)  # type: ignore[attr-defined]  # jax 0.7

@@ -8,27 +8,35 @@ from jax import Array
 from lnpool import _reference, _xla
 from lnpool._types import Call, Implementation, Inputs
 
+Saved: TypeAlias = Any  # a pytree of arrays: what a forward pass leaves for its own derivatives
 
-Saved: TypeAlias = Any  # a pytree of arrays: what the forward pass of a backend leaves for its own derivatives
+
+class ReverseRule(NamedTuple):
+    """Runs as a custom_vjp: the value alone, the value with what the backward pass needs, and that pass."""
+
+    value: Callable[[Call, Inputs], Array]
+    forward: Callable[[Call, Inputs], tuple[Array, Saved]]
+    backward: Callable[[Call, Inputs, Saved, Array], Inputs]
+
+
+class ForwardRule(NamedTuple):
+    """Runs as a custom_jvp: the value alone, the value with what the tangent needs, and the tangent."""
+
+    value: Callable[[Call, Inputs], Array]
+    forward: Callable[[Call, Inputs], tuple[Array, Saved]]
+    tangent: Callable[[Call, Inputs, Saved, Inputs], Array]
 
 
 class Backend(NamedTuple):
-    """How one implementation runs. ``backward`` makes it a custom_vjp, ``tangent`` a custom_jvp, neither plain autodiff.
+    """One implementation: how it runs and is differentiated, and why this machine cannot run it (None where it can)."""
 
-    ``value`` is the forward pass alone, ``forward`` the one that leaves something for a derivative. ``why_not`` says
-    why this machine cannot run it, None where it can.
-    """
-
-    value: Callable[[Call, Inputs], Array]
-    forward: Callable[[Call, Inputs], tuple[Array, Saved]] | None = None
-    backward: Callable[[Call, Inputs, Saved, Array], Inputs] | None = None
-    tangent: Callable[[Call, Inputs, Saved, Inputs], Array] | None = None
+    run: ReverseRule | ForwardRule | Callable[[Call, Inputs], Array]
     why_not: Callable[[], str | None] = lambda: None
 
 
 BACKENDS: dict[Implementation, Backend] = {
-    "xla": Backend(_xla.value, _xla.forward, backward=_xla.backward),
-    "xla_jvp": Backend(_xla.value, _xla.forward, tangent=_xla.tangent),
+    "xla": Backend(ReverseRule(_xla.value, _xla.forward, _xla.backward)),
+    "xla_jvp": Backend(ForwardRule(_xla.value, _xla.forward, _xla.tangent)),
     "reference": Backend(_reference.pool),
 }
 

@@ -8,7 +8,8 @@ relative to a reference state, rho = log(r/h_ref), comes from d_i = log(h_i/h_re
 
 and every derivative from l_i = log(h_i/r) and w_i = v_i (h_i/r)^p, the share of token i in the sum:
 
-    dr/dz_i = r (w_i - v_i)     dr/dlog h_i = r w_i     dlog r/dp = sum_i v_i l_i^2 psi(p l_i) + (w_i - v_i)/p (z_i - mean_v z)
+    dr/dz_i = r (w_i - v_i)     dr/dlog h_i = r w_i
+    dlog r/dp = sum_i v_i l_i^2 psi(p l_i) + (w_i - v_i)/p (z_i - mean_v z)
 
 The reference (the largest state for p >= 0, the smallest positive one for p < 0) keeps every exponent <= 0.
 """
@@ -39,9 +40,9 @@ class _Tokens(NamedTuple):
 
 
 class _Shares(NamedTuple):
-    """How the tokens share the sum: l = log(h/r), w, w - v and (w - v)/p, none of them by a cancelling difference."""
+    """How the tokens share the sum: log(h/r), w, w - v and (w - v)/p, none of them by a cancelling difference."""
 
-    l: Array
+    log_ratio: Array
     log_w: Array
     w: Array
     v: Array
@@ -121,16 +122,16 @@ def _log_mean(
 
 def _shares(inputs: Inputs, tokens: _Tokens, residuals: Residuals) -> _Shares:
     p = finite(inputs.p)
-    l = tokens.d - residuals.rho
-    near = (jnp.abs(p * l) <= 0.5) & ~tokens.zero
-    l_near = jnp.where(near, l, 0)
+    log_ratio = tokens.d - residuals.rho
+    near = (jnp.abs(p * log_ratio) <= 0.5) & ~tokens.zero
+    l_near = jnp.where(near, log_ratio, 0)
     nonzero_p = jnp.where(near | (p == 0), 1, p)
     v = jnp.exp(tokens.log_v)
     log_w = tokens.x - residuals.log_w
     w = jnp.where(tokens.zero, 0, jnp.exp(log_w))
     over_p = v * l_near * eta(p * l_near)
     return _Shares(
-        l=l,
+        log_ratio=log_ratio,
         log_w=log_w,
         w=w,
         v=v,
@@ -145,7 +146,7 @@ def _slope(call: Call, inputs: Inputs, attention: Attention, tokens: _Tokens, re
     p = finite(inputs.p)
     shares = _shares(inputs, tokens, residuals)
     near, v, w = shares.near, shares.v, shares.w
-    l_near, nonzero_p = jnp.where(near, shares.l, 0), jnp.where(near | (p == 0), 1, p)
+    l_near, nonzero_p = jnp.where(near, shares.log_ratio, 0), jnp.where(near | (p == 0), 1, p)
     divergence = w * (shares.log_w - tokens.log_v - 1) + v
     terms = jnp.where(near, v * l_near**2 * psi(p * l_near), divergence / nonzero_p / nonzero_p)
     if call.sharpen:
@@ -181,12 +182,12 @@ def partials(call: Call, inputs: Inputs, attention: Attention, residuals: Residu
     r = residuals.value
     far = ~shares.near & (jnp.abs(p) > 8)  # there p l has lost digits that x has kept
     if _is_linear(call):
-        exponent = jnp.where(far, shares.log_w - shares.l, tokens.log_v + (p - 1) * shares.l)
+        exponent = jnp.where(far, shares.log_w - shares.log_ratio, tokens.log_v + (p - 1) * shares.log_ratio)
         dr_dh = jnp.exp(jnp.minimum(exponent, math.log(float(jnp.finfo(p.dtype).max))))  # p < 1 only
         dr_dstates = jnp.where(tokens.zero, jnp.where(p == 1, shares.v, 0), dr_dh)
         dr_dstates = jnp.where(r == 0, 0, dr_dstates)
     else:
-        w = jnp.exp(jnp.where(far, shares.log_w, tokens.log_v + p * shares.l))
+        w = jnp.exp(jnp.where(far, shares.log_w, tokens.log_v + p * shares.log_ratio))
         dr_dstates = r * jnp.where(tokens.zero, 0, w)
     dr_dscores = r * (shares.difference if call.sharpen else shares.difference_over_p)
     return dr_dstates, dr_dscores

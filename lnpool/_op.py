@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
 from lnpool import _check, _compat, _exact, _rows, _weights
-from lnpool._dispatch import BACKENDS, Saved
+from lnpool._dispatch import BACKENDS, ForwardRule, ReverseRule, Saved
 from lnpool._scale import SCALE_LIMITS
 from lnpool._types import Call, Inputs
 
@@ -23,43 +23,45 @@ _FORWARD_MODE_HINT = (
 )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _pool_vjp(call: Call, inputs: Inputs) -> Array:
-    return BACKENDS[call.implementation].value(call, inputs)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _pool_vjp(rule: ReverseRule, call: Call, inputs: Inputs) -> Array:
+    return rule.value(call, inputs)
 
 
-def _pool_vjp_forward(call: Call, inputs: Inputs) -> tuple[Array, tuple[Inputs, Saved]]:
-    out, saved = BACKENDS[call.implementation].forward(call, inputs)
+def _pool_vjp_forward(rule: ReverseRule, call: Call, inputs: Inputs) -> tuple[Array, tuple[Inputs, Saved]]:
+    out, saved = rule.forward(call, inputs)
     return out, (inputs, saved)
 
 
-def _pool_vjp_backward(call: Call, saved: tuple[Inputs, Saved], g: Array) -> tuple[Inputs]:
-    return (BACKENDS[call.implementation].backward(call, *saved, g),)
+def _pool_vjp_backward(rule: ReverseRule, call: Call, kept: tuple[Inputs, Saved], g: Array) -> tuple[Inputs]:
+    return (rule.backward(call, *kept, g),)
 
 
 _pool_vjp.defvjp(_pool_vjp_forward, _pool_vjp_backward)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _pool_jvp(call: Call, inputs: Inputs) -> Array:
-    return BACKENDS[call.implementation].value(call, inputs)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _pool_jvp(rule: ForwardRule, call: Call, inputs: Inputs) -> Array:
+    return rule.value(call, inputs)
 
 
 @_pool_jvp.defjvp
-def _pool_jvp_rule(call: Call, primals: tuple[Inputs], tangents: tuple[Inputs]) -> tuple[Array, Array]:
-    out, saved = BACKENDS[call.implementation].forward(call, *primals)
-    return out, BACKENDS[call.implementation].tangent(call, *primals, saved, *tangents)
+def _pool_jvp_rule(
+    rule: ForwardRule, call: Call, primals: tuple[Inputs], tangents: tuple[Inputs]
+) -> tuple[Array, Array]:
+    out, saved = rule.forward(call, *primals)
+    return out, rule.tangent(call, *primals, saved, *tangents)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(call: Call, inputs: Inputs) -> Array:
-    """Pooled states [B 1 *H K], by the derivative rule that the backend has."""
-    backend = BACKENDS[call.implementation]
-    if backend.backward is not None:
-        return _pool_vjp(call, inputs)
-    if backend.tangent is not None:
-        return _pool_jvp(call, inputs)
-    return backend.value(call, inputs)
+    """Pooled states [B 1 *H K], differentiable by the rule of the backend."""
+    run = BACKENDS[call.implementation].run
+    if isinstance(run, ReverseRule):
+        return _pool_vjp(run, call, inputs)
+    if isinstance(run, ForwardRule):
+        return _pool_jvp(run, call, inputs)
+    return run(call, inputs)
 
 
 def _varying(inputs: Inputs) -> Inputs:

@@ -49,7 +49,9 @@ def _pool_row(call: Call, inputs: Inputs) -> Array:
     spread = mean(v0 * (u - center) ** 2) / 2 + (mean((u - center) * (z - mean(z))) if call.sharpen else 0)
     log_r = jnp.where(near_zero, center + p * spread, log_r)
 
-    dead = ~jnp.any(mask & positive, axis=0, keepdims=True) | ((p <= 0) & jnp.any(mask & ~positive, axis=0, keepdims=True))
+    some_positive = jnp.any(mask & positive, axis=0, keepdims=True)
+    some_zero = jnp.any(mask & ~positive, axis=0, keepdims=True)
+    dead = ~some_positive | ((p <= 0) & some_zero)
     return jnp.where(dead, 0, jnp.exp(jnp.where(dead, 0, log_r))).astype(inputs.states.dtype)
 
 

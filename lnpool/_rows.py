@@ -7,7 +7,7 @@ whole batch instead, and a loop would only slow them down.
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax import Array, lax
 from lnpool import _compat
 from lnpool._types import Inputs
 
-Tree = TypeVar("Tree")
+Tree: TypeAlias = Any  # a pytree of arrays
 
 _BLOCKS = 128  # enough that the intermediates of one block are a few per cent of the states
 _MIN_SIZE = 2**16  # elements of the batch below which a loop does not pay
@@ -25,7 +25,7 @@ _MIN_WIDTH = 16  # features of a block: one cache line of float32
 
 def over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tree) -> Tree:
     """``compute(row, *operands of the row)`` for every row: [B ...] arrays in and out, p shared."""
-    mapped = Inputs(0, 0, None, None if inputs.mask is None else 0)
+    mapped: Tree = jax.tree.map(lambda _: 0, inputs)._replace(p=None)
     return jax.vmap(compute, in_axes=(mapped, *(0 for _ in operands)))(inputs, *operands)
 
 
@@ -49,14 +49,15 @@ def fused_over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tre
             def of_row(tree: Tree) -> Tree:
                 return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, row, keepdims=False), tree)
 
-            args = (of_row(inputs._replace(p=None))._replace(p=inputs.p), *map(of_row, operands))
+            row_inputs: Tree = inputs._replace(p=())  # type: ignore[arg-type]  # p has no rows
+            args = (of_row(row_inputs)._replace(p=inputs.p), *map(of_row, operands))
             return compute(*jax.tree.map(lambda x: block_of(x, block), args))
 
         def step(whole: Tree, index: Array) -> tuple[Tree, None]:
             row, block = index // blocks, index % blocks
 
             def write(whole: Array, part: Array) -> Array:
-                start = (row, *(0 for _ in part.shape[:-1]), block * part.shape[-1])
+                start: list[Any] = [row, *([0] * (part.ndim - 1)), block * part.shape[-1]]
                 return lax.dynamic_update_slice(whole, part[None], start)
 
             return jax.tree.map(write, whole, part(row, block)), None

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lnpool._types import ScaleLimitName
+
 _CLIP_FLOOR = 1e-6  # relu_clip: a floor keeps log h finite; below it the state counts as silent
 
 
@@ -40,7 +42,7 @@ def _reciprocal(x: Array, keep: Array) -> Array:
     return jnp.where(keep, 1 / jnp.where(keep, x, 1), 0)
 
 
-SCALE_LIMITS: dict[str, ScaleLimit] = {
+SCALE_LIMITS: dict[ScaleLimitName, ScaleLimit] = {
     # h = exp(tanh x): smooth, bounded on both sides, so the single-pass form applies
     "tanh": ScaleLimit(jnp.tanh, lambda x: 1 - jnp.tanh(x) ** 2, (-1.0, 1.0)),
     # h = sigmoid(x)

@@ -41,8 +41,9 @@ class Inputs(NamedTuple):
 class Residuals(NamedTuple):
     """What the backward pass keeps beside the inputs: nothing of the size of the states.
 
-    All as wide as r, [B 1 *H K], in float32 at least; the attention is kept beside them. ``value`` is r before it is rounded to the dtype of the states;
-    ``slope`` is d log r / d p, which the forward pass knows more cheaply than the backward pass would.
+    All as wide as r, [B 1 *H K], in float32 at least; the attention is kept beside them. ``value`` is r before it is
+    rounded to the dtype of the states; ``slope`` is d log r / d p, which the forward pass knows more cheaply than the
+    backward pass would.
     """
 
     value: Array

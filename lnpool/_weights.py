@@ -64,11 +64,6 @@ def _power(call: Call, inputs: Inputs) -> Array:
     return finite(inputs.p) if call.sharpen else jnp.ones((1,) * inputs.p.ndim, inputs.p.dtype)
 
 
-def _power(call: Call, inputs: Inputs) -> Array:
-    """The exponent that sharpens the attention."""
-    return finite(inputs.p) if call.sharpen else jnp.ones((1,) * inputs.p.ndim, inputs.p.dtype)
-
-
 def attend(call: Call, inputs: Inputs) -> Attention:
     """Scores to attention."""
     p, mask = _power(call, inputs), inputs.mask

@@ -8,7 +8,7 @@ cotangent (reverse mode) or with the tangents (forward mode).
 import functools
 from collections.abc import Callable
 from types import ModuleType
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -19,7 +19,7 @@ from lnpool._scale import SCALE_LIMITS
 from lnpool._types import Call, Inputs, Residuals
 from lnpool._weights import Attention, attend, select, total
 
-Tree = TypeVar("Tree")
+Tree: TypeAlias = Any  # a pytree of arrays
 Saved: TypeAlias = tuple[Attention, Residuals]
 
 

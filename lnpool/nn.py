@@ -5,6 +5,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 try:
@@ -42,8 +43,8 @@ class AttentionScores(nnx.Module):
         hidden: int | None = None,
         *,
         heads: int = 1,
-        dtype: jnp.dtype | None = None,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         _check.positive_integer("features", features)
@@ -52,8 +53,12 @@ class AttentionScores(nnx.Module):
         self.hidden = nnx.Linear(features, hidden, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.query = nnx.Linear(hidden, heads, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
-    def __call__(self, states: Float[Array, "*B T D"]) -> Float[Array, "*B T"] | Float[Array, "*B T H"]:
-        """Scores ``[*B T]``, or ``[*B T H]`` for more than one head."""
+    def __call__(
+        self, states: Float[Array, "*B T D"], *, mask: Bool[Array, "*#B T"] | None = None
+    ) -> Float[Array, "*B T"] | Float[Array, "*B T H"]:
+        """Scores ``[*B T]``, or ``[*B T H]`` for more than one head; what padding holds never enters a gradient."""
+        if mask is not None:
+            states = jnp.where(mask[..., None], states, 0)
         scores = self.query(jnp.tanh(self.hidden(states)))
         return scores if self.heads > 1 else scores[..., 0]
 
@@ -108,8 +113,8 @@ class LearnedNormPool(nnx.Module):
         score: Literal["additive"] | None = "additive",
         hidden: int | None = None,
         sharpen: bool = True,
-        dtype: jnp.dtype | None = None,
-        param_dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         implementation: str | None = None,
         rngs: nnx.Rngs,
     ) -> None:
@@ -169,7 +174,7 @@ class LearnedNormPool(nnx.Module):
         if self.dtype is not None:
             states = states.astype(self.dtype)
         if scores is None and self.scorer is not None:
-            scores = self.scorer(states)
+            scores = self.scorer(states, mask=mask)
         p = self.p
         pooled = lnpool.pool(
             states,

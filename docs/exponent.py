@@ -26,10 +26,10 @@ def main() -> None:
         left.plot(EXPONENTS, pooled, style, linewidth=2, label=label)
     for h in np.asarray(STATES)[:, 0]:
         left.axhline(h, color="grey", linewidth=0.8, linestyle=":")
-    for p, name in ((0, "geometric mean"), (1, "attention pooling")):
-        value = lnpool.pool(STATES, SCORES, float(p))[0]
+    for p, name, place in ((0, "p = 0: geometric mean", (-11.5, 0.92)), (1, "p = 1: attention pooling", (4, 0.6))):
+        value = float(lnpool.pool(STATES, SCORES, float(p))[0])
+        left.annotate(name, (p, value), xytext=place, fontsize=9, arrowprops={"arrowstyle": "-", "linewidth": 0.8})
         left.plot(p, value, "o", color="black", markersize=5)
-        left.annotate(name, (p, float(value)), xytext=(8, -14), textcoords="offset points", fontsize=9)
     left.set(xlabel="exponent p", ylabel="pooled value r", title="The pooled value (grey: the four states)")
     left.legend(fontsize=9)
     shares = np.stack([lnpool.contributions(STATES, SCORES, p)[:, 0] for p in EXPONENTS])

@@ -4,8 +4,8 @@ import os
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
-from tests.op import typechecker  # noqa: E402
+from tests.op import typechecker
 
 install_import_hook("lnpool", f"{typechecker.__name__}.checked")

@@ -1,10 +1,10 @@
-"""The op must never lean on implicit broadcasting of ranks or on implicit promotion of dtypes."""
+"""The op must never lean on implicit broadcasting of ranks (dtypes: `test_conformance.test_strict_dtype_promotion`)."""
 
 import jax
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def strict_promotion():
-    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("standard"):
+def strict_ranks():
+    with jax.numpy_rank_promotion("raise"):
         yield

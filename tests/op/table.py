@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from tests.op import tolerances
 from tests.op.make_table import GROUPS, OUTPUTS, TINY, flushed, read
 from tests.op.running import jitted, jitted_rows, on_host, random_cotangent
 from tests.op.tolerances import U32, unit

@@ -129,3 +129,12 @@ class count_compilations(list):  # noqa: N801
     def _listen(self, event, duration, **_):
         if self.active and event == "/jax/core/compile/backend_compile_duration":
             self.append(duration)
+
+
+@pytest.mark.parametrize("implementation", ("reference", *REVERSE))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_strict_dtype_promotion(dtype, implementation):
+    """A caller who forbids implicit promotion can still use every dtype: the op converts on purpose."""
+    case = Case("strict", dtype=dtype, mask="some")
+    with precision(case), jax.numpy_dtype_promotion("strict"):
+        call(case, arrays(case), implementation)

@@ -67,9 +67,9 @@ def test_reference_against_the_table(group):
         size = np.abs(e.exponents)
         chosen = np.flatnonzero((size == 0) | ((size >= 0.01) & (size <= 100)) | (np.isinf(size) & (e.output == "r")))
         got, want, noise = (x[..., chosen] for x in (e.got, e.want, e.noise))
-        rtol = 1e-10
+        rtol = 1e-9
         keep = e.relevant[..., chosen] & ~at_a_zero(group, e)[..., chosen]
-        np.testing.assert_array_equal(np.isfinite(got[keep]), True, err_msg=f"{e.family} {e.output}")  # noqa: FBT003
+        np.testing.assert_array_equal(np.isfinite(got[keep]), True, err_msg=f"{e.family} {e.output}")
         bound = rtol * np.abs(want) + noise * 2.0**20
         over = keep & (np.abs(got - want) > bound)
         assert not over.any(), f"{e.family} {e.output} at p={e.exponents[chosen[np.nonzero(over)[-1]]]}"

@@ -12,7 +12,6 @@ from tests.op.tolerances import (
     FLOAT64_VALUE,
     LOW_PRECISION_ULPS,
     SCALED_ERROR,
-
     unit,
     value_bound,
 )

@@ -188,10 +188,25 @@ FORWARD = {
 @forms
 @pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("name", FORWARD)
-def test_t2_forward_mode_is_refused_by_name(name, jitted, form):
-    f = pooled("xla", form)
-    with pytest.raises((TypeError, NotImplementedError), match='implementation="xla_jvp"'):
-        FORWARD[name](jax.jit(f) if jitted else f, arguments(form))
+def test_t2_forward_mode_is_refused_or_right(name, jitted, form):
+    """A reverse-only rule refuses, or JAX differentiates the backward pass, which is ordinary code: then it is right."""
+    with float64():
+        states, scores, p = arguments(form, np.float64)
+        a = (states[:2, :3], scores[:2, :3], p)
+        f = pooled("xla", form)
+        try:
+            got = FORWARD[name](jax.jit(f) if jitted else f, a)
+        except (TypeError, NotImplementedError):
+            return
+        agree(got, FORWARD[name](pooled("reference", form), a), SECOND_ORDER)
+
+
+@forms
+@pytest.mark.parametrize("name", ["jvp", "jacfwd"])
+def test_t2_refusal_names_the_way_out(name, form):
+    """Where `pool` is on the stack when JAX refuses; under the caller's own jit, linearize or grad of jvp it is not."""
+    with pytest.raises(TypeError, match='implementation="xla_jvp"'):
+        FORWARD[name](pooled("xla", form), arguments(form))
 
 
 @forms

@@ -80,8 +80,14 @@ CASES = (
     Case("bounded_fixed_attention", states="log", options=(*BOUNDED, *FIXED)),
     Case("bounded_one_token", states="log", tokens=1, options=BOUNDED),
     *(Case(f"limit_{name}", states="raw", options=_options(scale_limit=name)) for name in lnpool.SCALE_LIMITS),
-    *(Case(f"limit_{name}_p_feature", states="raw", p="feature", mask="nan", options=_options(scale_limit=name)) for name in lnpool.SCALE_LIMITS),
-    *(Case(f"limit_{name}_p_head", states="raw", heads=2, p="head", options=_options(scale_limit=name)) for name in ("tanh", "sigmoid")),
+    *(
+        Case(f"limit_{name}_p_feature", states="raw", p="feature", mask="nan", options=_options(scale_limit=name))
+        for name in lnpool.SCALE_LIMITS
+    ),
+    *(
+        Case(f"limit_{name}_p_head", states="raw", heads=2, p="head", options=_options(scale_limit=name))
+        for name in ("tanh", "sigmoid")
+    ),
     Case("limit_tanh_fixed_attention", states="raw", options=(*_options(scale_limit="tanh"), *FIXED)),
     *(Case(f"fixed_attention_p={p}", p=p, options=FIXED) for p in (0.0, 1.0, 3.0, -2.0, np.inf)),
     Case("fixed_attention_heads", heads=3, p="head", mask="row", options=FIXED),

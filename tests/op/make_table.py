@@ -3,18 +3,19 @@
     python -m tests.op.make_table            # write the table
     python -m tests.op.make_table --check    # recompute everything and compare with the stored table
 
-The op is L = log r = (lse(c z + p u) - lse(c z)) / p with u = log h, c = p (sharpen) or 1 (sharpen=False), over unmasked
-positions. With w = softmax(c z + p u), v = softmax(c z), b = c (w - v) / p:
+The op is L = log r = (lse(c z + p u) - lse(c z)) / p with u = log h, c = p (sharpen) or 1 (sharpen=False), over
+unmasked positions. With w = softmax(c z + p u), v = softmax(c z), b = c (w - v) / p:
 
     dr/dz = r b,   dr/du = r w,   dr/dh = r w / h,   dr/dp = r dL/dp.
 
-Every input is taken at its exact float32 value, p included. Conventions are those of the numerics contract: a zero with
-p <= 0, no positive state, or a fully masked row give 0 everywhere; dr/dh at h = 0 is 0 for p != 1 (`convention` marks the
-entries where that is a choice: p < 1, or all states zero); ties at p = +-inf are shared. A subnormal float32 state counts as
-an exact zero, because XLA on CPU flushes it; `states` keeps the subnormal, the references treat it as 0.
+Every input is taken at its exact float32 value, p included. Conventions are those of the numerics contract: a zero
+with p <= 0, no positive state, or a fully masked row give 0 everywhere; dr/dh at h = 0 is 0 for p != 1 (`convention`
+marks the entries where that is a choice: p < 1, or all states zero); ties at p = +-inf are shared. A subnormal
+float32 state counts as an exact zero, because XLA on CPU flushes it; `states` keeps the subnormal, the references
+treat it as 0.
 
-`inherent_*` is how far each exact output moves, to first order, when every input moves by half a float32 ulp in its worst
-direction: the error no float32 code can be blamed for. float64 code gets that times 2^-29.
+`inherent_*` is how far each exact output moves, to first order, when every input moves by half a float32 ulp in its
+worst direction: the error no float32 code can be blamed for. float64 code gets that times 2^-29.
 """
 
 import argparse
@@ -121,7 +122,8 @@ def exact(u, z, p, sharpen=True) -> Exact:
 
 
 def _half_ulp(values):
-    return np.where(np.isfinite(values), np.spacing(np.abs(np.nan_to_num(values, posinf=0.0, neginf=0.0)).astype(np.float32)), 0.0) / 2.0
+    finite = np.isfinite(values)
+    return np.where(finite, np.spacing(np.abs(np.where(finite, values, 0)).astype(np.float32)), 0.0) / 2.0
 
 
 def _floats(values):
@@ -200,7 +202,8 @@ def solve(row: Inputs, p: np.float32, sharpen=True, log_states=False) -> dict:
 def _round_up(values, bits=4):
     """A few bits suffice for an error estimate, and compress."""
     mantissa, exponent = np.frexp(values)
-    return np.minimum(np.ldexp(np.ceil(mantissa * 2**bits) / 2**bits, exponent), np.finfo(np.float32).max).astype(np.float32)
+    rounded = np.ldexp(np.ceil(mantissa * 2**bits) / 2**bits, exponent)
+    return np.minimum(rounded, np.finfo(np.float32).max).astype(np.float32)
 
 
 def build(name: str) -> dict[str, np.ndarray]:

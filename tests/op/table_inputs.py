@@ -6,10 +6,13 @@ import numpy as np
 
 SEED = 20201107
 
-EXPONENTS = (0.0, *(s * m for m in (1e-12, 1e-6, 1e-3, 1e-2, 0.1, 0.5, 1, 2, 3, 10, 100, 1e3, 1e4, np.inf) for s in (1, -1)))
+_SIZES = (1e-12, 1e-6, 1e-3, 1e-2, 0.1, 0.5, 1, 2, 3, 10, 100, 1e3, 1e4, np.inf)
+EXPONENTS = (0.0, *(sign * size for size in _SIZES for sign in (1, -1)))
 LONG_EXPONENTS = (0.0, 1e-6, 0.01, 0.5, 1.0, 2.0, 10.0, -1.0, 1e4)
-FIXED_EXPONENTS = (0.0, 1e-12, -1e-6, 1e-3, -0.01, 0.1, 0.5, -0.5, 1.0, -1.0, 2.0, 3.0, -3.0, 10.0, 100.0, 1e4, np.inf, -np.inf)
-LOG_EXPONENTS = (1.0, 1.0001, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 0.0, 1e-12, -1e-6, 1e-3, 0.1, 0.5, -1.0, -3.0, 100.0, np.inf)
+_FIXED_ABOVE = (1e-12, 1e-3, 0.1, 0.5, 1.0, 2.0, 3.0, 10.0, 100.0, 1e4, np.inf)
+FIXED_EXPONENTS = (0.0, *_FIXED_ABOVE, -1e-6, -0.01, -0.5, -1.0, -3.0, -np.inf)
+_SINGLE_PASS = (1.0, 1.0001, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)
+LOG_EXPONENTS = (*_SINGLE_PASS, 0.0, 1e-12, -1e-6, 1e-3, 0.1, 0.5, -1.0, -3.0, 100.0, np.inf)
 LOW_EXPONENTS = (0.0, 1e-6, -1e-3, 0.1, 0.5, -0.5, 1.0, -1.0, 2.0, 3.0, 7.5, 10.0, 100.0, 1e4, np.inf, -np.inf)
 
 SPREADS = (1.0, 3.0, 0.3, 0.0)  # standard deviation of the logits, one a row; 0 makes equal logits
@@ -79,6 +82,10 @@ FAMILIES = {
 }
 
 
+def _pick(*names):
+    return {name: FAMILIES[name] for name in names}
+
+
 def _ends(rng, n, scores):
     return _row(rng.choice([-1.0, 1.0], n), scores)
 
@@ -132,7 +139,7 @@ def _lowered(family):
 LOW_FAMILIES = {  # exactly representable in bfloat16 and float16
     name: _lowered(family)
     for name, family in {
-        **{k: FAMILIES[k] for k in ("normal", "masked", "equal", "zeros", "single", "spread1e4", "all_zero", "all_masked")},
+        **_pick("normal", "masked", "equal", "zeros", "single", "spread1e4", "all_zero", "all_masked"),
         "noise1e-2": lambda rng, n, z: _row(1 + 1e-2 * rng.standard_normal(n), z),
         "scale1e-2": lambda rng, n, z: _row(_gamma(rng, n) * 1e-2, z),
         "scale1e3": lambda rng, n, z: _row(_gamma(rng, n) * 1e3, z),
@@ -152,14 +159,15 @@ class Group(NamedTuple):
     log_states: bool = False
 
 
-def _pick(*names):
-    return {name: FAMILIES[name] for name in names}
-
-
 GROUPS = {
     "linear": Group(FAMILIES, EXPONENTS),
     "long": Group(_pick("normal", "decades60"), LONG_EXPONENTS, n=512, rows=1),
-    "fixed": Group(_pick("normal", "masked", "decades60", "noise1e-4", "equal", "zeros", "single", "all_zero"), FIXED_EXPONENTS, rows=2, sharpen=False),
+    "fixed": Group(
+        _pick("normal", "masked", "decades60", "noise1e-4", "equal", "zeros", "single", "all_zero"),
+        FIXED_EXPONENTS,
+        rows=2,
+        sharpen=False,
+    ),
     "log": Group(LOG_FAMILIES, LOG_EXPONENTS, rows=3, log_states=True),
     "free_log": Group(FREE_LOG_FAMILIES, EXPONENTS, rows=2, log_states=True),
     "low": Group(LOW_FAMILIES, LOW_EXPONENTS, rows=2),

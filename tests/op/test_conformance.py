@@ -9,11 +9,12 @@ import pytest
 
 import lnpool
 from tests.op.cases import CASES, Arrays, Case, arrays, widened
-from tests.op.running import REVERSE, float64, on_host, value_and_gradients
+from tests.op.running import ALL, REVERSE, float64, on_host, value_and_gradients
 from tests.op.tolerances import CONFORMANCE, SAME_FORMULA, assert_agrees
 
 by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-SHAPES = ("plain", "no_batch", "two_batch_dims", "three_heads", "p_per_feature", "p_per_head", "mask_some", "bounded_p_head")
+HEADED = ("three_heads", "p_per_feature", "p_per_head", "bounded_p_head")
+SHAPES = ("plain", "no_batch", "two_batch_dims", "mask_some", *HEADED)
 shapes_only = pytest.mark.parametrize("case", [c for c in CASES if c.name in SHAPES], ids=lambda case: case.name)
 
 
@@ -23,7 +24,8 @@ def precision(case: Case):
 
 def call(case: Case, a: Arrays, implementation: str):
     """(value alone, (value under vjp, dstates, dscores, dp)), compiled."""
-    options = case.kwargs() | {"mask": None if a.mask is None else jnp.asarray(a.mask), "implementation": implementation}
+    mask = None if a.mask is None else jnp.asarray(a.mask)
+    options = case.kwargs() | {"mask": mask, "implementation": implementation}
     states, p, cotangent = jnp.asarray(a.states), jnp.asarray(a.p), jnp.asarray(a.cotangent)
     scores = None if a.scores is None else jnp.asarray(a.scores)
 
@@ -131,7 +133,7 @@ class count_compilations(list):  # noqa: N801
             self.append(duration)
 
 
-@pytest.mark.parametrize("implementation", ("reference", *REVERSE))
+@pytest.mark.parametrize("implementation", ALL)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
 def test_strict_dtype_promotion(dtype, implementation):
     """A caller who forbids implicit promotion can still use every dtype: the op converts on purpose."""

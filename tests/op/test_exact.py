@@ -12,6 +12,8 @@ from tests.op.tolerances import BRANCH_JUMP, CLOSED_FORM, CONTINUITY
 implementations = pytest.mark.parametrize("implementation", REVERSE)
 exponents = pytest.mark.parametrize("p", GROUPS["linear"].exponents)
 ROWS, N = 8, 11
+LOG = {"log_states": True}
+BOUNDED = {"log_states": True, "log_bound": 1.0}
 
 
 def rows(seed, spread=1.0):
@@ -67,7 +69,7 @@ def test_n4_one_token(p, implementation):
 @implementations
 @exponents
 @pytest.mark.parametrize("kind", ["all_zero", "all_masked"])
-@pytest.mark.parametrize("options", [{}, {"log_states": True}, {"log_states": True, "log_bound": 1.0}], ids=["linear", "log", "bounded"])
+@pytest.mark.parametrize("options", [{}, LOG, BOUNDED], ids=["linear", "log", "bounded"])
 def test_n4_nothing_to_pool(options, kind, p, implementation):
     states, scores = rows(2)
     zero = -np.inf if options else 0.0
@@ -91,7 +93,7 @@ def test_n4_zeros_at_p_one_have_the_softmax_weight_as_derivative(implementation)
 @implementations
 @pytest.mark.parametrize("group", ["linear", "fixed"])
 def test_n4_conventions_of_the_table(group, implementation):
-    """dr/dh where the exact number is infinite or a choice is 0; every gradient of a row that pools to 0 by rule is 0."""
+    """dr/dh where the exact number is infinite or a choice is 0; so is all of a row that pools to 0 by rule."""
     for e in table.run_rows(group, implementation, np.float32):
         f = list(table.load(group)["families"]).index(e.family)
         convention = np.moveaxis(table.load(group)["convention"][f], 1, -1)
@@ -196,7 +198,7 @@ def test_n5_no_jump_at_the_branch(sign, implementation):
     p, u, z = np.float64(grid), np.log(np.float64(states))[..., None], np.float64(scores)[..., None]
     log_sum = lambda x: np.log(np.exp(x - x.max(1, keepdims=True)).sum(1)) + x.max(1)  # noqa: E731
     log_r = (log_sum(p * (u + z)) - log_sum(p * z)) / p
-    reference = (u.max(1) if sign > 0 else u.min(1))
+    reference = u.max(1) if sign > 0 else u.min(1)
     crossing = np.diff(np.sign(p * (log_r - reference) + np.log(2)), axis=1)
     assert (crossing != 0).any(axis=1).all(), "every row must cross the branch"
     jump = np.abs(np.diff(np.log(r) - log_r, axis=1))

@@ -9,6 +9,7 @@ from tests.op.running import value_and_gradients
 from tests.op.tolerances import TEMPORARY_SHARE
 
 F32 = jnp.float32
+FORMS = {"bounded": {"log_states": True, "log_bound": 1.0}, "tanh": {"scale_limit": "tanh"}}
 
 
 def shapes(batch, tokens, features, per_head):
@@ -23,7 +24,7 @@ def temporary_share(function, states, *rest):
     return memory.temp_size_in_bytes / (4 * states.size)
 
 
-@pytest.mark.parametrize("options", [{"log_states": True, "log_bound": 1.0}, {"scale_limit": "tanh"}], ids=["bounded", "tanh"])
+@pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("per_head", [False, True], ids=["scalar_p", "head_p"])
 @pytest.mark.parametrize("shape", [(8, 512, 256), (32, 256, 300)], ids=str)
 @pytest.mark.parametrize("masked", [False, True], ids=["full", "masked"])

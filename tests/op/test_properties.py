@@ -1,4 +1,4 @@
-"""N6: properties of the op on rows that hypothesis draws, many rows an example. N7: what must not leak, and what must."""
+"""N6: properties of the op on rows that hypothesis draws. N7: what must not leak, and what must."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,11 @@ def rows_of(shape, elements, background):
     """Random numbers, with values at places that hypothesis chooses: it could not draw and shrink so many itself."""
     chosen = hnp.arrays(np.float32, shape, elements=elements, fill=st.just(np.nan))
     seed = st.integers(0, 2**16)
-    return st.builds(lambda x, s: np.where(np.isnan(x), background(np.random.default_rng(s), shape), x).astype(np.float32), chosen, seed)
+
+    def fill(x, s):
+        return np.where(np.isnan(x), background(np.random.default_rng(s), shape), x).astype(np.float32)
+
+    return st.builds(fill, chosen, seed)
 
 
 STATES = st.one_of(st.just(0.0), floats(2.0**-10, 1.0), floats(1.0, 2.0**10))
@@ -71,7 +75,8 @@ def test_n7_padding_changes_no_bit(implementation, states, scores, p, padding):
         same_bits(got, want)
     same_bits(plain[1][:, TOKENS:], 0)
     same_bits(plain[2][:, TOKENS:], 0)
-    shorter = run(implementation, states, scores, p)[0]  # another length is another program, which may sum in another order
+    # Another length is another program, which may sum in another order.
+    shorter = run(implementation, states, scores, p)[0]
     np.testing.assert_allclose(plain[0], shorter, rtol=LENGTH, atol=1e-30)
 
 

@@ -26,7 +26,8 @@ def offenders(errors, measure, mark) -> list[str]:
     for e in errors:
         measured, limit = measure(e), mark(e)
         bad = ~(measured <= limit)
-        measured, limit, bad = (np.broadcast_to(x, bad.shape).reshape(-1, *bad.shape[-1:]) for x in (measured, limit, bad))
+        flat = lambda x, shape=bad.shape: np.broadcast_to(x, shape).reshape(-1, *shape[-1:])  # noqa: E731
+        measured, limit, bad = flat(measured), flat(limit), flat(bad)
         for i in np.flatnonzero(bad.any(0)):
             at = e.exponents[i] if e.exponents.size == bad.shape[-1] else "summed"
             worst = np.argmax(np.where(bad[:, i], np.nan_to_num(measured[:, i], nan=np.inf) / limit[:, i], -1.0))
@@ -108,5 +109,3 @@ def test_n3_low_precision(dtype, layout, implementation):
     in_float32 = [e for e in errors if e.output == "dp"]
     bad += offenders(in_float32, table.Errors.scaled, lambda e: SCALED_ERROR[extreme(e)])
     assert not bad, f"{len(bad)} over the mark:\n" + "\n".join(bad)
-
-

@@ -189,7 +189,7 @@ FORWARD = {
 @pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("name", FORWARD)
 def test_t2_forward_mode_is_refused_or_right(name, jitted, form):
-    """A reverse-only rule refuses, or JAX differentiates the backward pass, which is ordinary code: then it is right."""
+    """A reverse-only rule refuses, or JAX differentiates the backward pass, and then the result is right."""
     with float64():
         states, scores, p = arguments(form, np.float64)
         a = (states[:2, :3], scores[:2, :3], p)

@@ -30,7 +30,7 @@ CLOSED_FORM = 8 * U32  # a softmax weight or a quotient in float32, a few roundi
 CONTINUITY = 16 * U32  # N5
 BRANCH_JUMP = 64 * U32  # N5, times |log(r / h_ref)| + 1
 
-# --- properties: N6 (measured in the contract's 1.7; the factor is room for other rows) ----------------------------------
+# --- properties: N6 (measured in the contract's 1.7; the factor is room for other rows) --------------------------
 BOUND = 1e-5  # N6: bounds for p >= 1
 
 

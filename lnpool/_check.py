@@ -202,7 +202,11 @@ def check(
     dtype = jnp.promote_types(jnp.promote_types(states.dtype, scores.dtype), jnp.float32)
     p = _check_p(p, features, heads, dtype)
     states = states.reshape(rows, tokens, *_heads(heads), features // heads)
-    return Checked(call, Inputs(states, scores, p, mask), batch, tokens, features)
+    inputs = Inputs(states, scores, p, mask)
+    reason = _dispatch.BACKENDS[call.implementation].unsupported(call, inputs)
+    if reason is not None:
+        raise NotImplementedError(f"implementation={call.implementation!r} cannot take these inputs: {reason}")
+    return Checked(call, inputs, batch, tokens, features)
 
 
 def check_attention(

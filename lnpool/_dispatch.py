@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from jax import Array
 
-from lnpool import _reference, _xla
+from lnpool import _kernels, _reference, _xla
 from lnpool._types import Call, Implementation, Inputs
 
 Saved: TypeAlias = Any  # a pytree of arrays: what a forward pass leaves for its own derivatives
@@ -28,19 +28,24 @@ class ForwardRule(NamedTuple):
 
 
 class Backend(NamedTuple):
-    """One implementation: how it runs and is differentiated, and why this machine cannot run it (None where it can)."""
+    """One implementation: how it runs, why this machine cannot run it, and why not these inputs (None where it can)."""
 
     run: ReverseRule | ForwardRule | Callable[[Call, Inputs], Array]
     why_not: Callable[[], str | None] = lambda: None
+    unsupported: Callable[[Call, Inputs], str | None] = lambda call, inputs: None
 
 
 BACKENDS: dict[Implementation, Backend] = {
     "xla": Backend(ReverseRule(_xla.value, _xla.forward, _xla.backward)),
     "xla_jvp": Backend(ForwardRule(_xla.value, _xla.forward, _xla.tangent)),
+    "pallas": Backend(
+        ReverseRule(_kernels.value, _kernels.forward, _kernels.backward), _kernels.why_not, _kernels.unsupported
+    ),
     "reference": Backend(_reference.pool),
 }
 
-# What implementation=None tries, best first; the last one runs everywhere.
+# What implementation=None tries, best first; the last one runs everywhere. The kernels are not among them until they
+# have been timed: compiled for TPU, XLA reads dense states as often as they do (tests/op/test_kernel_compile.py).
 PREFERENCE: tuple[Implementation, ...] = ("xla",)
 
 
@@ -49,8 +54,8 @@ def implementations() -> dict[Implementation, str | None]:
 
     Example:
         >>> import lnpool
-        >>> lnpool.implementations()
-        {'xla': None, 'xla_jvp': None, 'reference': None}
+        >>> [name for name, reason in lnpool.implementations().items() if reason is None and name != "pallas"]
+        ['xla', 'xla_jvp', 'reference']
     """
     return {name: backend.why_not() for name, backend in BACKENDS.items()}
 

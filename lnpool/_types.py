@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from jax import Array
 
-Implementation: TypeAlias = Literal["reference", "xla", "xla_jvp"]
+Implementation: TypeAlias = Literal["reference", "xla", "xla_jvp", "pallas"]
 ScaleLimitName: TypeAlias = Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"]
 
 

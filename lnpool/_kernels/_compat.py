@@ -1,0 +1,51 @@
+"""The differences between JAX versions and places to run that the kernels meet, in one place."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lnpool import _compat
+
+
+class Target(NamedTuple):
+    """For what platform kernels are traced, and how: compiled (False), or interpreted on the host."""
+
+    platform: str
+    interpret: Any = False
+
+
+_TARGET: contextvars.ContextVar[Target | None] = contextvars.ContextVar("lnpool_kernel_target", default=None)
+
+
+@contextlib.contextmanager
+def target(platform: str, interpret: Any = False) -> Iterator[None]:
+    """Trace kernels for ``platform`` whatever this machine has: for tests, which interpret or compile without a device.
+
+    ``interpret`` is True or a pltpu.InterpretParams. JAX caches traces by function, not by this context: trace a new
+    function in a new context.
+    """
+    token = _TARGET.set(Target(platform, interpret))
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
+
+
+def current_target() -> Target:
+    """The target of the context, else this machine."""
+    return _TARGET.get() or Target(jax.default_backend())
+
+
+def output(shape: tuple[int, ...], dtype: jnp.dtype, *like: Any) -> jax.ShapeDtypeStruct:
+    """An output of a kernel; inside shard_map it varies over the axes over which any of ``like`` varies."""
+    axes = frozenset().union(*map(_compat.varying_axes, like))
+    if not axes:
+        return jax.ShapeDtypeStruct(shape, dtype)
+    if hasattr(jax.sharding, "ManualAxisType"):
+        kind = jax.sharding.ManualAxisType(varying=axes)
+        return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=kind)
+    return jax.ShapeDtypeStruct(shape, dtype, vma=axes)  # type: ignore[call-arg]  # before the rename

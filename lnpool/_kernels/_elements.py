@@ -1,0 +1,197 @@
+"""What a kernel does with one block of tokens: the formulas of ``_bounded`` and their online form, for p >= 1.
+
+A block is a float32 array [N S D]: N x S tokens, of which the S slots are summed apart and merged at the end of the
+row, so that the inner loop reduces over N alone, which moves no data between lanes or sublanes.
+
+With a known bound (``_bounded``): W = sum_i exp(p d_i + log v_i), d = u - upper. Without one, a running reference
+h_ref = max h and a running maximum m of y = z + d, d = log(h/h_ref), keep every exponent <= 0:
+
+    W = sum_i exp(p (y_i - m))     E = sum_i exp(p (y_i - m)) (y_i - m)     log r = log h_ref + m + (log W - log Z)/p
+
+A new maximum rescales W and E once a block. As in ``_exact`` the ratio h/h_ref is taken before its logarithm, so the
+scale of the states costs no digits: the value keeps the mark N1 of the exact form, error <= u (16 + 8 |log(r/h_ref)|).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from lnpool._scale import SCALE_LIMITS
+from lnpool._types import Call, Residuals
+
+SILENT = -1e30  # the log of a state that is zero or padding: finite, and its exponential is 0
+_RATIO_RANGE = (1e-37, 1e37)  # where h/h_ref neither overflows nor underflows
+
+
+class Sums(NamedTuple):
+    """What a row has summed so far; None where the form does not need it."""
+
+    w: Array
+    e: Array | None = None  # for the derivative by p
+    reference: Array | None = None  # largest h, or log h, so far
+    m: Array | None = None  # largest y so far, relative to the reference
+
+
+class Row(NamedTuple):
+    """What the formulas need to know of a row, as wide as the features."""
+
+    p: Array
+    log_z: Array
+
+
+class Result(NamedTuple):
+    """What the backward pass needs to know of a row besides."""
+
+    reference: Array
+    rho: Array  # log(r/reference)
+    g: Array  # cotangent of r
+    r: Array
+
+
+def is_bounded(call: Call) -> bool:
+    """Whether log h has a known, finite range."""
+    return call.log_range is not None and all(abs(bound) != float("inf") for bound in call.log_range)
+
+
+def is_linear(call: Call) -> bool:
+    """Whether the states are h itself."""
+    return not (call.log_states or call.scale_limit)
+
+
+def fields(call: Call, slope: bool) -> dict[str, float]:
+    """The fields of ``Sums`` that the form needs, in order, with their initial values."""
+    initial = {"w": 0.0, "e": 0.0} if slope else {"w": 0.0}
+    return initial if is_bounded(call) else initial | {"reference": 0.0 if is_linear(call) else SILENT, "m": SILENT}
+
+
+def unpacked(names: Iterable[str], arrays: Iterable[Array]) -> Sums:
+    """``Sums`` with the named fields."""
+    return Sums(**dict(zip(names, arrays, strict=True)))
+
+
+def packed(sums: Sums) -> list[Array]:
+    """The fields that are there."""
+    return [x for x in sums if x is not None]
+
+
+def _states(call: Call, raw: Array, mask: Array) -> Array:
+    """h for linear input, else log h; a zero at padding, whatever that holds."""
+    states = jnp.where(mask, raw, 0)
+    if call.scale_limit:
+        states = SCALE_LIMITS[call.scale_limit].log_states(states)
+    return states if is_linear(call) else jnp.where(mask, states, -jnp.inf)
+
+
+def _log_ratio(call: Call, states: Array, reference: Array) -> Array:
+    """log(h/reference); SILENT for a zero."""
+    if not is_linear(call):
+        return jnp.maximum(states - reference, SILENT)
+    zero = states == 0
+    reference = jnp.where(reference == 0, 1, reference)
+    ratio = states / reference
+    inside = (ratio > _RATIO_RANGE[0]) & (ratio < _RATIO_RANGE[1])
+    d = jnp.log(jnp.where(zero, 1, jnp.where(inside, ratio, states))) - jnp.where(inside, 0, jnp.log(reference))
+    return jnp.where(zero, SILENT, d)
+
+
+def _log_v(call: Call, row: Row, z: Array) -> Array:
+    return (row.p * z if call.sharpen else z) - row.log_z
+
+
+def absorb(call: Call, row: Row, sums: Sums, raw: Array, z: Array) -> Sums:
+    """The sums [1 S D] with a block of states [N S D] and scores [N S 1|D], -inf at padding, added."""
+    mask = z != -jnp.inf
+    states = _states(call, raw, mask)
+    score = jnp.where(mask, z, 0)
+    if is_bounded(call):
+        assert call.log_range is not None
+        d = jnp.maximum(states - call.log_range[1], SILENT)
+        terms = jnp.exp(row.p * d + _log_v(call, row, score))
+        e = None if sums.e is None else sums.e + _over_tokens(terms * (d + score if call.sharpen else d))
+        return Sums(sums.w + _over_tokens(terms), e, None, None)
+    assert sums.reference is not None
+    assert sums.m is not None
+    reference = jnp.maximum(sums.reference, jnp.max(states, axis=0, keepdims=True))
+    d = _log_ratio(call, states, reference)
+    silent = d == SILENT
+    y = jnp.where(silent, SILENT, score + (d if call.sharpen else row.p * d))
+    top = jnp.max(y, axis=0, keepdims=True)
+    sums = _rescaled(call, row, sums, reference, lambda m: jnp.maximum(m, top))
+    assert sums.m is not None
+    terms = jnp.where(silent, 0, jnp.exp(_scaled(call, row, y - sums.m)))
+    e = None if sums.e is None else sums.e + _over_tokens(terms * (y - sums.m if call.sharpen else d))
+    return sums._replace(w=sums.w + _over_tokens(terms), e=e)
+
+
+def merge(call: Call, row: Row, sums: Sums) -> Sums:
+    """The slots [1 S D] of a row as one [1 1 D]."""
+    if sums.reference is not None:
+        reference = jnp.max(sums.reference, axis=1, keepdims=True)
+        sums = _rescaled(call, row, sums, reference, lambda m: jnp.max(m, axis=1, keepdims=True))
+    w, e = (None if x is None else jnp.sum(x, axis=1, keepdims=True) for x in (sums.w, sums.e))
+    assert w is not None
+    return sums._replace(w=w, e=e)
+
+
+def _rescaled(call: Call, row: Row, sums: Sums, reference: Array, new_maximum: Callable[[Array], Array]) -> Sums:
+    """The same sums relative to a new reference and a new maximum."""
+    assert sums.reference is not None
+    assert sums.m is not None
+    shift = _log_ratio(call, sums.reference, reference)
+    old = jnp.maximum(sums.m + (shift if call.sharpen else row.p * shift), SILENT)
+    m = new_maximum(old)
+    decay = jnp.exp(_scaled(call, row, old - m))
+    e = None if sums.e is None else decay * (sums.e + sums.w * (old - m if call.sharpen else shift))
+    return Sums(sums.w * decay, e, reference, m)
+
+
+def _scaled(call: Call, row: Row, y: Array) -> Array:
+    return row.p * y if call.sharpen else y
+
+
+def _over_tokens(x: Array) -> Array:
+    return jnp.sum(x, axis=0, keepdims=True)
+
+
+def finish(call: Call, row: Row, sums: Sums, mean_z: Array) -> Residuals:
+    """The pooled value and all that the backward pass needs, from the sums of a whole row."""
+    p, zero = row.p, sums.w == 0
+    w = jnp.where(zero, 1, sums.w)
+    log_w = jnp.log(w)
+    if is_bounded(call):
+        assert call.log_range is not None
+        m = jnp.zeros_like(log_w)
+        reference, rho = m + call.log_range[1], log_w / p
+        mean = rho + (mean_z if call.sharpen else 0)
+    else:
+        assert sums.reference is not None
+        assert sums.m is not None
+        reference, m = sums.reference, jnp.where(zero, 0, sums.m)
+        reference = jnp.where(reference == (0 if is_linear(call) else SILENT), 1 if is_linear(call) else 0, reference)
+        excess = log_w - row.log_z
+        rho = m + excess / p if call.sharpen else (m + excess) / p
+        mean = mean_z + excess / p if call.sharpen else rho
+    rho = jnp.where(zero, 0, rho)
+    r = jnp.where(zero, 0, reference * jnp.exp(rho) if is_linear(call) else jnp.exp(reference + rho))
+    slope = rho if sums.e is None else jnp.where(zero, 0, (sums.e / w - mean) / p)
+    return Residuals(r, slope, rho, reference, m, log_w)
+
+
+def gradients(call: Call, row: Row, result: Result, raw: Array, z: Array) -> tuple[Array, Array]:
+    """Cotangents of a block of states, and of its scores before the sum over features; 0 at padding."""
+    mask = z != -jnp.inf
+    score = jnp.where(mask, z, 0)
+    states = _states(call, raw, mask)
+    log_v = _log_v(call, row, score)
+    log_ratio = _log_ratio(call, states, result.reference) - result.rho
+    share = result.g * result.r * jnp.exp(log_v + row.p * log_ratio)
+    difference = share - result.g * result.r * jnp.exp(log_v)
+    if is_linear(call):
+        dstates = jnp.where(result.r == 0, 0, result.g) * jnp.exp(log_v + (row.p - 1) * log_ratio)
+    elif call.scale_limit:
+        dstates = share * SCALE_LIMITS[call.scale_limit].derivative(jnp.where(mask, raw, 0))
+    else:
+        dstates = share
+    return jnp.where(mask, dstates, 0), jnp.where(mask, difference if call.sharpen else difference / row.p, 0)

@@ -1,0 +1,86 @@
+"""How a kernel cuts its input into blocks, and which of them it fetches: pure functions of sizes."""
+
+import math
+from typing import NamedTuple, TypeVar
+
+import jax.numpy as jnp
+from jax import Array
+
+SLOTS = 8  # sublanes of a vector register: rows of a block that are summed apart
+LANES = 128
+CHUNK = 32  # tokens of one step of the inner loop: one rescale of the running sums for every 4 tokens of a slot
+_BLOCK_BYTES = 2**20  # of the states; two are in flight, and the backward pass writes as many
+_MAX_BLOCK_FEATURES = 512  # 4 registers a row: more would spill the running sums
+_MIN_RAGGED_TOKENS = 64  # a smaller block costs more in starting its copy than in what it skips
+_RAGGED_BLOCKS = 16  # a masked row is cut so fine that half a block of padding is little
+
+Index = TypeVar("Index", int, Array)
+
+
+class Tiling(NamedTuple):
+    """Sizes of the blocks and how many there are of them."""
+
+    tokens: int  # of a block
+    chunk: int  # tokens of one step, divides ``tokens``
+    features: int  # of a block
+    token_blocks: int
+    feature_blocks: int
+
+
+def tile(tokens: int, features: int, itemsize: int, ragged: bool) -> Tiling | None:
+    """The blocks for one row of states [T D]; None where not even the smallest block fits into memory."""
+    width = _block_features(features)
+    granule = SLOTS * 4 // itemsize  # rows of one tile in memory: 8 of float32, 16 of bfloat16
+    chunk = min(CHUNK, round_up(tokens, granule))
+    most = _BLOCK_BYTES // (width * itemsize) // chunk * chunk
+    if most == 0:
+        return None
+    wanted = max(math.ceil(tokens / _RAGGED_BLOCKS), _MIN_RAGGED_TOKENS) if ragged else tokens
+    size = min(most, round_up(wanted, chunk), round_up(tokens, chunk))
+    return Tiling(size, chunk, width, math.ceil(tokens / size), features // width)
+
+
+def _block_features(features: int) -> int:
+    """The widest block of whole lanes that divides the features; all of them where none does."""
+    if features % LANES:
+        return features
+    units = features // LANES
+    return LANES * max(k for k in range(1, _MAX_BLOCK_FEATURES // LANES + 1) if units % k == 0)
+
+
+def round_up(size: int, multiple: int) -> int:
+    """The smallest multiple that is at least ``size``."""
+    return -(-size // multiple) * multiple
+
+
+def active_blocks(length: Index, size: int) -> Index:
+    """How many token blocks of a row hold a real token."""
+    return (length + (size - 1)) // size
+
+
+def fetched_block(block: Index, length: Index, size: int) -> Index:
+    """The token block in memory at grid step ``block``: the last real one for every later step.
+
+    The pipeline fetches nothing while the index stays the same, so the padding behind the last real token is not read.
+    """
+    last = active_blocks(length, size) - 1
+    if isinstance(last, int):
+        return min(block, max(last, 0))
+    return jnp.minimum(block, jnp.maximum(last, 0))
+
+
+def fetched_bytes(lengths: list[int], tokens: int, features: int, itemsize: int, ragged: bool) -> int:
+    """Bytes of states that a pass over rows of these lengths fetches: blocks whose index changes, cut at the array."""
+    tiling = tile(tokens, features, itemsize, ragged)
+    if tiling is None:
+        return 0
+    total, before = 0, None
+    for row, length in enumerate(lengths):
+        for feature_block in range(tiling.feature_blocks):
+            for step in range(tiling.token_blocks):
+                block = fetched_block(step, length, tiling.tokens)
+                if before != (row, feature_block, block):
+                    rows = min(tiling.tokens, tokens - block * tiling.tokens)
+                    total += rows * tiling.features * itemsize
+                before = (row, feature_block, block)
+    return total

@@ -1,0 +1,55 @@
+"""Write a measurement into the documentation: `python -m benchmarks.page FILE.json`.
+
+The numbers of docs/performance.md stand between two markers, and come from the file alone: the same file gives the
+same page.
+"""
+
+import sys
+from pathlib import Path
+
+from benchmarks import record, table, targets
+from benchmarks.cli import Parser, UsageError, command
+
+PROGRAM = "benchmarks.page"
+BEGIN, END = "<!-- benchmarks.page: begin -->", "<!-- benchmarks.page: end -->"
+PAGE = Path("docs/performance.md")
+
+
+def fill(page: str, result: record.Record) -> str:
+    """Return the page with the text between its markers replaced."""
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise UsageError(f"the page needs the two lines {BEGIN} and {END}, in this order")
+    promised = "\n".join(targets.lines(result))
+    measured = table.whole(result)
+    return f"{head}{BEGIN}\n\n## Promises\n\n{promised}\n\n## Measurements\n\n{measured}\n\n{END}{tail}"
+
+
+def run(arguments: list[str]) -> None:
+    """Parse, and write the page and its figure."""
+    parser = Parser(prog=f"python -m {PROGRAM}", description="Write the tables of a measurement into a page.")
+    parser.add_argument("file", type=Path, metavar="FILE.json", help="what benchmarks.pool wrote with --out")
+    parser.add_argument(
+        "--page", type=Path, default=PAGE, metavar="FILE.md", help=f"page with the markers; default: {PAGE}"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the figure too (needs matplotlib)")
+    options = parser.parse_args(arguments)
+    result = record.read(options.file)
+    if not options.page.is_file():
+        raise UsageError(f"there is no page {options.page}: run this where the repository is, or give --page")
+    text = fill(options.page.read_text(encoding="utf-8"), result)
+    options.page.write_text(text, encoding="utf-8")
+    if options.plot:
+        from benchmarks import plot  # matplotlib, which nothing else needs
+
+        plot.draw(options.plot, result)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return command(PROGRAM, run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""From a row at a shape to programs that are compiled, warm, and ready to be timed."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import torch_rows
+from benchmarks.rows import COPY, Row
+from benchmarks.shapes import Arrays
+
+FORWARD, BOTH, DONATED = MODES = ("forward", "forward+backward", "forward+backward, donated")
+
+
+class Program(NamedTuple):
+    """One row in one mode. ``run`` returns when the results are there; ``drop`` frees them, outside of the clock."""
+
+    row: str
+    mode: str
+    run: Callable[[], Any]
+    drop: Callable[[Any], None]
+    temporary: int | None  # bytes that the program needs beside arguments and results; None where nobody counts them
+
+
+def build(row: Row, arrays: Arrays) -> list[Program]:
+    """Compile a row in every mode that it has, and run each program once."""
+    programs = (_of_torch if row.name.startswith("torch:") else _of_jax)(row, arrays)
+    for program in programs:
+        program.drop(program.run())
+    return programs
+
+
+def _of_jax(row: Row, arrays: Arrays) -> list[Program]:
+    states, scores, p = arrays.states[row.states], arrays.scores[row.exponent], arrays.p[row.exponent]
+    inputs = jax.device_put((states, scores, p, arrays.mask))
+    if row.name == COPY:
+        return [_in_place(row, FORWARD, row.pool, inputs)]
+    programs = [_fresh(row, FORWARD, row.pool, inputs)]
+    if row.backward:
+        cotangent = jnp.asarray(arrays.cotangent, inputs[0].dtype)
+        both = _forward_and_backward(row)
+        programs.append(_fresh(row, BOTH, both, (*inputs, cotangent)))
+        if row.donated:
+            programs.append(_in_place(row, DONATED, both, (*inputs, cotangent)))
+    return programs
+
+
+def _forward_and_backward(row: Row) -> Callable[..., Any]:
+    """The gradients and the pooled states: all are results, so that XLA cannot leave any of them out."""
+
+    def both(states: Any, scores: Any, p: Any, mask: Any, cotangent: Any) -> Any:
+        pooled, pull = jax.vjp(lambda *x: row.pool(*x, mask), states, scores, p)
+        return *pull(cotangent), pooled
+
+    return both
+
+
+def _fresh(row: Row, mode: str, function: Callable[..., Any], inputs: Sequence[Any]) -> Program:
+    """Results in memory that is allocated by the call, as it happens outside of a training step."""
+    compiled = jax.jit(function).lower(*inputs).compile()
+
+    def drop(results: Any) -> None:
+        for array in jax.tree.leaves(results):
+            array.delete()
+
+    return Program(row.name, mode, lambda: jax.block_until_ready(compiled(*inputs)), drop, _temporary(compiled))
+
+
+def _in_place(row: Row, mode: str, function: Callable[..., Any], inputs: Sequence[Any]) -> Program:
+    """The first result, as large as the states, in the memory of the call before: no fresh pages."""
+    program = jax.jit(lambda spare, *x: function(*x), donate_argnums=0, keep_unused=True)
+    compiled = program.lower(inputs[0], *inputs).compile()
+    spare = [jnp.zeros_like(inputs[0])]
+
+    def drop(results: Any) -> None:
+        spare[0], *rest = jax.tree.leaves(results)
+        for array in rest:
+            array.delete()
+
+    return Program(
+        row.name, mode, lambda: jax.block_until_ready(compiled(spare[0], *inputs)), drop, _temporary(compiled)
+    )
+
+
+def _temporary(compiled: Any) -> int | None:
+    analysis = compiled.memory_analysis()
+    return None if analysis is None else int(analysis.temp_size_in_bytes)
+
+
+def _of_torch(row: Row, arrays: Arrays) -> list[Program]:
+    torch = torch_rows.torch
+    pool, inputs = torch_rows.prepare(row, arrays)
+    cotangent = torch.from_numpy(arrays.cotangent)
+    wanted = [x.requires_grad_() for x in inputs if x is not None and x.is_floating_point()]
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return pool(*inputs)
+
+    def both() -> Any:
+        pooled = pool(*inputs)
+        return *torch.autograd.grad(pooled, wanted, cotangent, allow_unused=True), pooled
+
+    def drop(results: Any) -> None:
+        del results
+
+    return [Program(row.name, mode, run, drop, None) for mode, run in ((FORWARD, forward), (BOTH, both))]

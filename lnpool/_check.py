@@ -77,6 +77,11 @@ def floating(argument: str, value: ArrayLike) -> Array:
     return jnp.asarray(value)
 
 
+def compute_dtype(*arrays: Array) -> jnp.dtype:
+    """The dtype of the arithmetic inside: float32, or float64 where an argument has it; also under strict promotion."""
+    return jnp.dtype(jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32)
+
+
 def _check_states(states: ArrayLike) -> Array:
     states = floating("states", states)
     if states.ndim < 2:
@@ -199,7 +204,7 @@ def check(
     scores = scores.reshape(rows, tokens, *_heads(heads), 1)
     if mask is not None:
         mask = check_mask(mask, batch, tokens).reshape(rows, tokens, *_heads(heads, 1), 1)
-    dtype = jnp.promote_types(jnp.promote_types(states.dtype, scores.dtype), jnp.float32)
+    dtype = compute_dtype(states, scores)
     p = _check_p(p, features, heads, dtype)
     states = states.reshape(rows, tokens, *_heads(heads), features // heads)
     inputs = Inputs(states, scores, p, mask)
@@ -221,7 +226,7 @@ def check_attention(
     rows = math.prod(batch)
     if mask is not None:
         mask = check_mask(mask, tuple(batch), tokens).reshape(rows, tokens, *_heads(heads, 1), 1)
-    p = _check_p(p, heads, heads, jnp.promote_types(scores.dtype, jnp.float32))
+    p = _check_p(p, heads, heads, compute_dtype(scores))
     call = Call(implementation=_dispatch.best(), sharpen=boolean("sharpen", sharpen))
     canonical = scores.reshape(rows, tokens, *_heads(heads), 1)
     return scores.shape, call, Inputs(canonical, canonical, p, mask)

@@ -158,7 +158,8 @@ def _pooled(call: Call, inputs: Inputs, attention: Attention) -> tuple[_Tokens, 
     """Everything but the slope, and where r = 0."""
     tokens, sums = _tokens(call, inputs, attention)
     rho, vanishes = _log_mean(call, inputs, attention, tokens, sums)
-    r = sums.reference * jnp.exp(rho) if _is_linear(call) else jnp.exp(sums.reference + rho)
+    half = jnp.exp(rho / 2)  # e^rho alone may overflow where r does not
+    r = sums.reference * half * half if _is_linear(call) else jnp.exp(sums.reference + rho)
     return tokens, sums._replace(value=jnp.where(vanishes, 0, r), rho=rho), vanishes
 
 
@@ -185,7 +186,8 @@ def partials(call: Call, inputs: Inputs, attention: Attention, residuals: Residu
         exponent = jnp.where(far, shares.log_w - shares.log_ratio, tokens.log_v + (p - 1) * shares.log_ratio)
         dr_dh = jnp.exp(jnp.minimum(exponent, math.log(float(jnp.finfo(p.dtype).max))))  # p < 1 only
         dr_dstates = jnp.where(tokens.zero, jnp.where(p == 1, shares.v, 0), dr_dh)
-        dr_dstates = jnp.where(r == 0, 0, dr_dstates)
+        vanishes = (r == 0) & ((p <= 0) | jnp.isinf(residuals.x_reference))  # and is not merely too small for a float
+        dr_dstates = jnp.where(vanishes, 0, dr_dstates)
     else:
         w = jnp.exp(jnp.where(far, shares.log_w, tokens.log_v + p * shares.log_ratio))
         dr_dstates = r * jnp.where(tokens.zero, 0, w)

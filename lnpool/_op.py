@@ -7,7 +7,6 @@ the backward pass; ``_pool_jvp`` is the same function for forward mode.
 import functools
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
@@ -249,4 +248,4 @@ def scale_limit(x: Float[ArrayLike, "*S"], method: str) -> Float[Array, "*S"]:
     """
     x = _check.floating("x", x)
     limit = SCALE_LIMITS[_check.one_of("scale_limit", method, SCALE_LIMITS)]
-    return limit.log_states(x.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(x.dtype)
+    return limit.log_states(x.astype(_check.compute_dtype(x))).astype(x.dtype)

@@ -9,7 +9,7 @@ custom derivative. (Wu et al., "Attentive Pooling with Learnable Norms for Text 
 import functools
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.nn import logsumexp
 
 from lnpool._rows import over_rows
@@ -25,33 +25,39 @@ def pool(call: Call, inputs: Inputs) -> Array:
 
 
 def _pool_row(call: Call, inputs: Inputs) -> Array:
-    mask = jnp.ones_like(inputs.p, bool) if inputs.mask is None else inputs.mask
+    mask = jnp.ones_like(inputs.scores, bool) if inputs.mask is None else inputs.mask
     p = jnp.clip(inputs.p, -1e30, 1e30)
     z = jnp.where(mask, inputs.scores, 0).astype(p.dtype)
     u, positive = _log_states(call, mask, inputs.states.astype(p.dtype))
-    n = jnp.maximum(jnp.sum(mask, axis=0, keepdims=True), 1).astype(p.dtype)
+    some_positive = jnp.any(mask & positive, axis=0, keepdims=True)
+    some_zero = jnp.any(mask & ~positive, axis=0, keepdims=True)
+    dead = ~some_positive | ((p <= 0) & some_zero)  # r = 0; below, constants stand in for what is undefined there
 
-    def log_sum(x: Array, where: Array) -> Array:
-        return logsumexp(x, axis=0, keepdims=True, where=jnp.broadcast_to(where, x.shape))
+    def log_norm(y: Array, keep: Array, weights: Array | float = 1.0) -> Array:
+        """log [sum_i weights_i exp(y_i)^p]^(1/p) over the kept tokens; p multiplies differences, whose digits count."""
+        sign = jnp.where(p >= 0, 1, -1).astype(p.dtype)
+        top = lax.stop_gradient(sign * jnp.max(jnp.where(keep, sign * y, -jnp.inf), axis=0, keepdims=True))
+        sums = jnp.sum(jnp.where(keep, weights * jnp.exp(p_far * (y - top)), 0), axis=0, keepdims=True)
+        return top + jnp.log(sums) / p_far
 
     def mean(x: Array) -> Array:
         return jnp.sum(jnp.where(mask, x, 0), axis=0, keepdims=True) / n
 
-    log_a = z - log_sum(z, mask)
+    n = jnp.maximum(jnp.sum(mask, axis=0, keepdims=True), 1).astype(p.dtype)
     near_zero = jnp.abs(p) < _NEAR_ZERO
     p_far = jnp.where(near_zero, 1, p)
-    log_v, log_v0 = (p_far * log_a, -jnp.log(n)) if call.sharpen else (log_a, log_a)
-    log_r = (log_sum(log_v + p_far * u, mask & positive) - log_sum(log_v, mask)) / p_far
+    positive, tokens = (mask & positive) | dead, mask | dead
+    log_a = z - logsumexp(z, axis=0, keepdims=True, where=jnp.broadcast_to(mask | ~jnp.any(mask), z.shape))
+    if call.sharpen:
+        log_r = log_norm(log_a + u, positive) - log_norm(log_a, tokens)
+    else:
+        log_r = log_norm(u, positive, jnp.exp(log_a))
 
     # log r = mean(u) + p (var(u)/2 + cov(u, z)) + O(p^2), in the weights that are left at p = 0
-    v0 = jnp.exp(log_v0) * n
-    center = mean(v0 * u)
-    spread = mean(v0 * (u - center) ** 2) / 2 + (mean((u - center) * (z - mean(z))) if call.sharpen else 0)
+    v = jnp.ones_like(z) if call.sharpen else n * jnp.exp(log_a)
+    center = mean(v * u)
+    spread = mean(v * (u - center) ** 2) / 2 + (mean((u - center) * (z - mean(z))) if call.sharpen else 0)
     log_r = jnp.where(near_zero, center + p * spread, log_r)
-
-    some_positive = jnp.any(mask & positive, axis=0, keepdims=True)
-    some_zero = jnp.any(mask & ~positive, axis=0, keepdims=True)
-    dead = ~some_positive | ((p <= 0) & some_zero)
     return jnp.where(dead, 0, jnp.exp(jnp.where(dead, 0, log_r))).astype(inputs.states.dtype)
 
 

@@ -5,7 +5,6 @@ more. Row by row the intermediates stay in cache, whatever the formula and the v
 whole batch instead, and a loop would only slow them down.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -18,9 +17,9 @@ from lnpool._types import Inputs
 
 Tree: TypeAlias = Any  # a pytree of arrays
 
-_BLOCKS = 128  # enough that the intermediates of one block are a few per cent of the states
+_BLOCKS = 160  # enough that the intermediates of one block are a few per cent of the states
 _MIN_SIZE = 2**16  # elements of the batch below which a loop does not pay
-_MIN_WIDTH = 16  # features of a block: one cache line of float32
+_MIN_WIDTH = 8  # features of a block: half a cache line of float32
 
 
 def over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tree) -> Tree:
@@ -57,7 +56,10 @@ def fused_over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tre
             row, block = index // blocks, index % blocks
 
             def write(whole: Array, part: Array) -> Array:
-                start: list[Any] = [row, *([0] * (part.ndim - 1)), block * part.shape[-1]]
+                is_sum = part.shape[-1] != size
+                start: list[Any] = [row, *([0] * (part.ndim - 1)), 0 if is_sum else block * size]
+                if is_sum:
+                    part = part + lax.dynamic_slice(whole, start, (1, *part.shape))[0]
                 return lax.dynamic_update_slice(whole, part[None], start)
 
             return jax.tree.map(write, whole, part(row, block)), None
@@ -66,12 +68,10 @@ def fused_over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tre
         axes = frozenset().union(*map(_compat.varying_axes, jax.tree.leaves((inputs, operands))))
 
         def allocate(x: jax.ShapeDtypeStruct) -> Array:
-            return _compat.make_varying(jnp.zeros((rows, *x.shape[:-1], x.shape[-1] * blocks), x.dtype), axes)
+            shape = (rows, *x.shape[:-1], width if x.shape[-1] == size else x.shape[-1])
+            return _compat.make_varying(jnp.zeros(shape, x.dtype), axes)
 
-        whole, _ = lax.scan(step, jax.tree.map(allocate, like), jnp.arange(rows * blocks))
-        return jax.tree.map(
-            lambda x, part: x if part.shape[-1] == size else jnp.sum(x, axis=-1, keepdims=True), whole, like
-        )
+        return lax.scan(step, jax.tree.map(allocate, like), jnp.arange(rows * blocks))[0]
 
     def default(inputs: Inputs, *operands: Tree) -> Tree:
         return over_rows(compute, inputs, *operands)
@@ -81,5 +81,5 @@ def fused_over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tre
 
 def _feature_blocks(rows: int, width: int) -> int:
     """Into how many equal blocks to cut the features of a row."""
-    wanted = min(math.ceil(_BLOCKS / rows), max(width // _MIN_WIDTH, 1))
-    return max(d for d in range(1, wanted + 1) if width % d == 0)
+    divisors = [d for d in range(1, width + 1) if width % d == 0 and (d == 1 or width // d >= _MIN_WIDTH)]
+    return next((d for d in divisors if rows * d >= _BLOCKS), divisors[-1])

@@ -26,7 +26,7 @@ def temporary_share(function, states, *rest):
 
 @pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("per_head", [False, True], ids=["scalar_p", "head_p"])
-@pytest.mark.parametrize("shape", [(8, 512, 256), (32, 256, 300)], ids=str)
+@pytest.mark.parametrize("shape", [(64, 512, 300), (32, 512, 768)], ids=str)
 @pytest.mark.parametrize("masked", [False, True], ids=["full", "masked"])
 def test_no_temporary_of_the_size_of_the_states(masked, shape, per_head, options):
     states, scores, p, cotangent = shapes(*shape, per_head)

@@ -1,0 +1,265 @@
+"""The Pallas kernels, interpreted on the host: the shared cases, the table of N1 (N10), ragged rows, transforms."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+import lnpool
+from lnpool._kernels import _compat, _elements, _rule, tiling
+from tests.op import table
+from tests.op.cases import BOUNDED, CASES, FIXED, LOG, Case, arrays
+from tests.op.running import value_and_gradients
+from tests.op.test_conformance import call, expected
+from tests.op.test_table import check, value_units
+from tests.op.tolerances import CONFORMANCE, SAME_FORMULA, SCALED_ERROR, assert_agrees, value_bound
+
+interpreted = functools.partial(_compat.target, "tpu", True)
+
+BY_NAME = {case.name: case for case in CASES}
+CHOSEN = [  # each one for something that no other covers: interpreted kernels take seconds to compile
+    *(
+        BY_NAME[name]
+        for name in (
+            *("one_token", "wide", "no_scores_p_feature", "p_per_head", "p=0.3", "mask_all", "mask_nan_heads"),
+            *("zeros_masked", "log_p_feature", "bounded_p_head", "bounded_mask_row", "bounded_fixed_attention"),
+            *(f"limit_{limit}_p_feature" for limit in lnpool.SCALE_LIMITS),
+            *("limit_sigmoid_p_head", "fixed_attention_heads", "bfloat16_bounded", "bfloat16_tanh"),
+        )
+    ),
+    # longer than a block, which a masked row has from 65 tokens on, and more features than a block
+    Case("blocks", batch=(2,), tokens=331, features=5, mask="some"),
+    Case("blocks_row", batch=(2,), tokens=200, features=300, mask="row", states="log", options=BOUNDED),
+    Case("blocks_wide", batch=(2,), tokens=70, features=640, heads=5, p="head", mask="nan", states="log", options=LOG),
+    Case("blocks_bfloat16", batch=(2,), tokens=150, features=40, p=3.0, mask="some", dtype="bfloat16", options=FIXED),
+]
+
+
+@pytest.mark.parametrize("case", CHOSEN, ids=lambda case: case.name)
+def test_against_reference(case):
+    a = arrays(case)
+    with interpreted():
+        alone, results = call(case, a, "pallas")
+    assert alone.dtype == results[0].dtype == a.states.dtype
+    assert alone.shape == (*case.batch, case.features)
+    want_alone, want = expected(case)
+    agreement = CONFORMANCE[jnp.dtype(case.dtype)]
+    assert_agrees(alone, want_alone, agreement, "value")
+    for name, got, expect in zip(("value under vjp", "dstates", "dscores", "dp"), results, want, strict=True):
+        if name == "dstates" and case.states == "zeros":
+            got, expect = (np.where(a.states == 0, 0, x) for x in (got, expect))
+        if got is not None:
+            assert_agrees(got, expect, CONFORMANCE[jnp.dtype("float32")] if name == "dp" else agreement, name)
+
+
+@pytest.mark.parametrize(("group", "log_bound"), [("linear", None), ("fixed", None), ("free_log", None), ("log", 1.0)])
+def test_n10_table(group, log_bound):
+    """The marks of N1 for every exponent, on either side of where the kernels hand over to the exact form."""
+    with interpreted():
+        errors = list(table.run_scalar(group, "pallas", np.float32, log_bound))
+    check(errors, value_units, lambda e: value_bound(e.log_ratio), SCALED_ERROR)
+
+
+# --- races, uninitialised memory, repeats ---------------------------------------------------------------------------
+
+
+def problem(batch, tokens, features, heads=0, fill=None, seed=0):
+    """States, scores, p, mask, cotangent; with ``fill`` ragged rows of uniform length, NaN at padding."""
+    rng = np.random.default_rng(seed)
+    states = np.float32(np.abs(rng.standard_normal((batch, tokens, features))) + 0.05)
+    scores = np.float32(rng.standard_normal((batch, tokens, *([heads] if heads else []))))
+    mask = None
+    if fill is not None:
+        mask = np.arange(tokens) < rng.integers(0, int(2 * fill * tokens) + 1, batch)[:, None]
+        states = np.where(mask[..., None], states, np.nan)
+    g = np.float32(rng.choice([-1.0, 1.0], (batch, features)) * rng.uniform(0.5, 2.0, (batch, features)))
+    return states, scores, np.float32(2.5), mask, g
+
+
+def test_no_race_and_no_uninitialised_memory():
+    """The TPU interpreter of JAX tracks every access, and fills memory with NaN before use."""
+    states, scores, p, mask, g = problem(1, 70, 6, heads=2, fill=0.5)
+    strict = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+    run = functools.partial(value_and_gradients, states, scores, p, g, mask=mask)
+    with _compat.target("tpu", strict):
+        got = jax.jit(lambda: run(implementation="pallas"))()
+    want = jax.jit(lambda: run(implementation="xla"))()
+    for name, x, y in zip(("r", "dstates", "dscores", "dp"), got, want, strict=True):
+        assert_agrees(x, y, CONFORMANCE[jnp.dtype("float32")], name)
+
+
+def test_repeats_bit_for_bit_and_ignores_padding():
+    states, scores, p, mask, g = problem(3, 150, 40, fill=0.4)
+
+    def run(states, scores):
+        return value_and_gradients(states, scores, p, g, mask=mask, implementation="pallas")
+
+    with interpreted():
+        run = jax.jit(run)
+        first, second = run(states, scores), run(states, scores)
+        other = run(np.where(mask[..., None], states, -7.0), np.where(mask, scores, np.inf))
+    for x, y, z in zip(first, second, other, strict=True):
+        np.testing.assert_array_equal(x, y)
+        np.testing.assert_array_equal(x, z)
+        assert np.isfinite(x).all()
+
+
+def test_every_block_of_a_copy_arrives():
+    """Closed reports say that interpretation has dropped blocks: every other test here rests on this one."""
+    x = np.arange(5 * 20 * 256, dtype=np.float32).reshape(5, 20, 256)
+
+    def copy(x_ref, out_ref):
+        out_ref[...] = x_ref[...]
+
+    spec = pl.BlockSpec((1, 8, 128), lambda b, t, d: (b, t, d))
+    out = pl.pallas_call(
+        copy,
+        out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
+        grid=(5, 3, 2),
+        in_specs=[spec],
+        out_specs=spec,
+        interpret=True,
+    )(x)
+    np.testing.assert_array_equal(out, x)
+
+
+# --- what is fetched ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("itemsize", [4, 2], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("tokens", "features"), [(512, 300), (512, 768), (2048, 512), (32768, 256)])
+def test_ragged_rows_read_little_padding(tokens, features, itemsize):
+    lengths = np.linspace(0, tokens // 2, 256).astype(int)
+    assert lengths.mean() <= 0.25 * tokens
+    fetched = tiling.fetched_bytes(lengths.tolist(), tokens, features, itemsize, ragged=True)
+    assert fetched <= 0.35 * lengths.size * tokens * features * itemsize
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 64, 65, 333, 2048])
+@pytest.mark.parametrize("features", [1, 6, 128, 300, 640, 768, 1152, 4096])
+@pytest.mark.parametrize("itemsize", [4, 2])
+@pytest.mark.parametrize("ragged", [True, False])
+def test_tiles_cover_the_states(tokens, features, itemsize, ragged):
+    tiles = tiling.tile(tokens, features, itemsize, ragged)
+    assert tiles.token_blocks * tiles.tokens >= tokens > (tiles.token_blocks - 1) * tiles.tokens
+    assert tiles.feature_blocks * tiles.features == features
+    assert tiles.features % tiling.LANES == 0 or tiles.feature_blocks == 1
+    assert tiles.tokens % tiles.chunk == 0 == tiles.chunk % (32 // itemsize)
+    dense = tiling.fetched_bytes([tokens] * 3, tokens, features, itemsize, ragged)
+    assert dense == 3 * tokens * features * itemsize
+
+
+def test_blocks_behind_the_last_token_are_not_fetched():
+    blocks = [tiling.fetched_block(t, 130, 64) for t in range(8)]
+    assert blocks == [0, 1, 2, 2, 2, 2, 2, 2]
+    traced = jax.vmap(lambda t: tiling.fetched_block(t, jnp.int32(130), 64))(jnp.arange(8))
+    assert traced.tolist() == blocks
+    assert tiling.fetched_block(3, 0, 64) == 0
+
+
+# --- what chooses the kernels ---------------------------------------------------------------------------------------
+
+
+def test_a_machine_without_kernels_says_why():
+    states, scores, p, *_ = problem(2, 3, 4)
+    reason = lnpool.implementations()["pallas"]
+    if reason is not None:
+        with pytest.raises(NotImplementedError, match="cannot run here: the Pallas kernels"):
+            lnpool.pool(states, scores, p, implementation="pallas")
+
+
+def test_inputs_that_no_kernel_takes_are_refused():
+    states, _, p, *_ = problem(2, 3, 34)
+    with interpreted():
+        with pytest.raises(NotImplementedError, match="float32 and bfloat16 states, not float16"):
+            lnpool.pool(states.astype(np.float16), None, p, implementation="pallas")
+        with pytest.raises(NotImplementedError, match="at most 16 heads, not 17"):
+            lnpool.pool(states, np.zeros((2, 3, 17), np.float32), p, implementation="pallas")
+        wide = jax.ShapeDtypeStruct((1, 8, 10**6 + 1), np.float32)
+        with pytest.raises(NotImplementedError, match="does not fit into VMEM"):
+            jax.eval_shape(lambda states: lnpool.pool(states, None, p, implementation="pallas"), wide)
+        assert lnpool.pool(states, None, p).dtype == states.dtype  # None: the portable form, whatever the kernels take
+
+
+def test_the_kernels_run():
+    """Tests that compare results would pass without them too."""
+    states, scores, p, _, g = problem(2, 9, 4)
+
+    def run(states, scores, p):
+        return value_and_gradients(states, scores, p, g, implementation="pallas")
+
+    with interpreted():
+        text = str(jax.make_jaxpr(run)(states, scores, p))
+    assert "lnpool_sums" in text
+    assert "lnpool_gradients" in text
+
+
+# --- transforms -----------------------------------------------------------------------------------------------------
+
+
+def test_vmap_makes_a_bigger_batch():
+    """Masks, scores and states of another axis, and an exponent each; not one kernel launch more, and no loop."""
+    problems = [problem(2, 70, 6, fill=0.4, seed=seed) for seed in range(3)]
+    states, scores, _, mask, g = (np.stack(x) for x in zip(*problems, strict=True))
+    p = np.float32([1.5, 2.0, 3.0])
+
+    def one(states, scores, p, mask, g):
+        return value_and_gradients(states, scores, p, g, mask=mask, implementation="pallas")
+
+    with interpreted():
+        mapped = jax.jit(jax.vmap(one))
+        got = mapped(states, scores, p, mask, g)
+        shapes = [
+            eqn.invars[1].aval.shape
+            for eqn in equations(jax.make_jaxpr(jax.vmap(one))(states, scores, p, mask, g).jaxpr)
+            if eqn.primitive.name == "pallas_call"
+        ]
+    assert shapes == [(6, 70, 6)] * 2
+    for i in range(3):
+        want = value_and_gradients(states[i], scores[i], p[i], g[i], mask=mask[i], implementation="xla")
+        for x, y in zip(got, want, strict=True):
+            assert_agrees(x[i], y, CONFORMANCE[jnp.dtype("float32")])
+
+
+def equations(jaxpr):
+    """Every equation, those of inner functions included but for the bodies of kernels."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        if eqn.primitive.name != "pallas_call":
+            for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from equations(inner)
+
+
+def test_remat_and_scan():
+    states, scores, p, mask, g = problem(2, 40, 6, fill=0.4)
+
+    def loss(p, implementation):
+        pool = functools.partial(lnpool.pool, mask=mask, implementation=implementation)
+
+        def step(total, weight):
+            return total + jnp.vdot(weight * g, jax.checkpoint(pool)(states, scores, p)), None
+
+        return jax.lax.scan(step, jnp.float32(0), jnp.float32([0.5, 2.0]))[0]
+
+    with interpreted():
+        got = jax.jit(jax.value_and_grad(lambda p: loss(p, "pallas")))(p)
+    want = jax.value_and_grad(lambda p: loss(p, "xla"))(p)
+    for x, y in zip(got, want, strict=True):
+        assert_agrees(x, y, CONFORMANCE[jnp.dtype("float32")])
+
+
+def test_both_forms_agree_at_the_end_of_the_range():
+    """The hand-over from the online form to the exact one shows no jump."""
+    states, scores, _, mask, _ = problem(2, 40, 6, fill=0.4)
+    assert _elements.SILENT < -_rule.LARGEST_EXPONENT
+    with interpreted():
+        run = jax.jit(lambda p: lnpool.pool(states, scores, p, mask=mask, implementation="pallas"))
+        end = np.float32(_rule.LARGEST_EXPONENT)
+        assert_agrees(run(end), run(np.nextafter(end, np.float32(1e9))), SAME_FORMULA)
+        assert_agrees(run(np.float32(1)), run(np.nextafter(np.float32(1), np.float32(0))), SAME_FORMULA)

@@ -146,12 +146,12 @@ def pool(
 
 
 def attention_weights(
-    scores: Float[ArrayLike, "*B T"] | Float[ArrayLike, "*B T H"],
+    scores: Float[ArrayLike, "..."],
     p: ArrayLike = 1.0,
     *,
-    mask: Bool[ArrayLike, "*#B T"] | None = None,
+    mask: Bool[ArrayLike, "..."] | None = None,
     sharpen: bool = True,
-) -> Float[Array, "*B T"] | Float[Array, "*B T H"]:
+) -> Float[Array, "..."]:
     r"""What attends: the weights v of the power mean, ``softmax(p z)`` over tokens (``softmax(z)`` unsharpened).
 
     Args:

@@ -1,6 +1,7 @@
 """A record as a figure: forward, and forward and backward, relative to attention pooling in the same rounds."""
 
 from pathlib import Path
+from typing import Any
 
 from benchmarks.programs import BOTH, FORWARD
 from benchmarks.record import Record
@@ -30,12 +31,16 @@ def draw(path: Path, record: Record) -> None:
     axes[0].set_ylabel("row")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
-    figure.suptitle(f"Pooling against attention pooling, {record['device']}, {record['cores']} cores")
+    figure.suptitle(
+        f"Pooling against attention pooling, {record['device']} ({record['processor']}), {record['cores']} cores"
+    )
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _panel(axis: "matplotlib.axes.Axes", mode: str, cells: list[Cell], names: list[str]) -> None:  # type: ignore[name-defined]
+def _panel(axis: Any, mode: str, cells: list[Cell], names: list[str]) -> None:
+    from matplotlib.ticker import LogLocator
+
     axis.axvline(1, color="grey", linewidth=1)
     for cell, colour, marker in zip(cells, _COLOURS, _MARKERS, strict=False):
         values = [ratio(cell, name, mode, ATTENTION) for name in names]
@@ -50,4 +55,7 @@ def _panel(axis: "matplotlib.axes.Axes", mode: str, cells: list[Cell], names: li
             label=f"{cell['shape']} {batch}x{tokens}x{features}, {cell['fill']}",
         )
     axis.set(xscale="log", xlabel="time / attention pooling (log scale; left is faster)", title=mode)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("")
     axis.grid(alpha=0.3)

@@ -40,7 +40,7 @@ def parser() -> Parser:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds; default: 5 to 25, as fit into --seconds")
     parser.add_argument(
-        "--seconds", type=float, default=15, metavar="S", help="for the rounds of one shape and fill; default: 15"
+        "--seconds", type=float, default=10, metavar="S", help="for the rounds of one shape and fill; default: 10"
     )
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write everything that was measured")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw times relative to attention pooling")

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from benchmarks.cli import UsageError
 from benchmarks.programs import Program
 
 Clock = Callable[[Callable[[], Any]], tuple[float, Any]]  # a call to its milliseconds and its results
@@ -30,17 +31,20 @@ def device_clock(run: Callable[[], Any]) -> tuple[float, Any]:
             results = run()
         traces = sorted(Path(folder).rglob("*.xplane.pb"))
         planes = [plane for trace in traces for plane in jax.profiler.ProfileData.from_file(str(trace)).planes]
-    return device_milliseconds(planes), results
+    milliseconds = device_milliseconds(planes)
+    if not milliseconds:
+        raise UsageError("the trace of jax.profiler holds no time of a device: is its tracer installed?")
+    return milliseconds, results
 
 
 def device_milliseconds(planes: Iterable[Any]) -> float:
-    """Sum the kernels on the streams of every device; a device's other lines repeat them."""
+    """Sum the kernels on the streams of a GPU, the programs on a TPU; the other lines of a device repeat them."""
     events = (
         event
         for plane in planes
         if plane.name.startswith("/device:")
         for line in plane.lines
-        if line.name.startswith("Stream")
+        if line.name.startswith("Stream") or (line.name == "XLA Modules" and ":TPU:" in plane.name)
         for event in line.events
     )
     return 1e-6 * sum(event.duration_ns for event in events)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import page, pool, rows, shapes, table, targets, timing, torch_rows
+from benchmarks.cli import UsageError
 from benchmarks.programs import BOTH, DONATED, FORWARD, build
 
 TORCH = ["torch:gem", "torch:power-mean"] if torch_rows.torch else []
@@ -151,8 +152,12 @@ THE_OP = [
 @pytest.mark.parametrize("row", THE_OP, ids=lambda row: row.name)
 def test_rows_of_the_op_compute_it(row, fill):
     arrays = shapes.draw(shapes.SHAPES["tiny"], fill)
-    *_, forward = (program for program in build(row, arrays) if program.mode == FORWARD)
-    pooled = np.asarray(forward.run().detach() if row.name.startswith("torch:") else forward.run(), np.float64)
+    if row.name.startswith("torch:"):
+        function, inputs = torch_rows.prepare(row, arrays)
+        pooled = function(*inputs).detach().numpy()
+    else:
+        inputs = arrays.states[row.states], arrays.scores[row.exponent], arrays.p[row.exponent], arrays.mask
+        pooled = np.asarray(jax.jit(row.pool)(*inputs), np.float64)
     np.testing.assert_allclose(pooled, by_formula(arrays), rtol=2e-2 if row.states == "bf16" else 1e-5)
 
 
@@ -191,11 +196,17 @@ def test_device_time_is_that_of_the_streams():
         ]
         return SimpleNamespace(name=name, lines=made)
 
-    planes = [plane("/device:GPU:0", Stream13=[2e6, 1e6], Modules=[9e6]), plane("/host:CPU", Stream=[5e6])]
+    planes = [plane("/device:GPU:0", Stream13=[2e6, 1e6], **{"XLA Modules": [9e6]}), plane("/host:CPU", Stream=[5e6])]
     assert timing.device_milliseconds(planes) == 3.0
+    assert timing.device_milliseconds([plane("/device:TPU:0", **{"XLA Modules": [4e6], "XLA Ops": [4e6]})]) == 4.0
 
 
-def test_the_device_clock_returns_the_results():
-    milliseconds, results = timing.device_clock(lambda: jax.block_until_ready(jax.numpy.ones(3) + 1))
-    assert milliseconds == 0  # a CPU has no plane of a device
-    assert results.tolist() == [2, 2, 2]
+def test_the_device_clock_reads_a_trace(monkeypatch):
+    def run():
+        return jax.block_until_ready(jax.numpy.ones(3) + 1)
+
+    with pytest.raises(UsageError, match="holds no time of a device"):  # a CPU has no plane of a device
+        timing.device_clock(run)
+    monkeypatch.setattr(timing, "device_milliseconds", lambda planes: float(bool(planes)))
+    milliseconds, results = timing.device_clock(run)
+    assert (milliseconds, results.tolist()) == (1.0, [2, 2, 2])

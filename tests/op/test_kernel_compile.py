@@ -1,0 +1,162 @@
+"""Every kernel, and the portable form, compiled for a TPU v5e without one. Needs libtpu and nothing else:
+
+    pip install "libtpu==0.0.42.*"
+    TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu pytest -m compile -s tests/op/test_kernel_compile.py
+
+Passes are counted on states that do not fit into VMEM: smaller ones XLA copies there first, which counts twice. The
+compiler cannot look into a kernel and takes the kernel's own estimate, one pass forward and two backward; how often a
+block is fetched follows from the index maps (tiling.fetched_bytes). What is measured here is everything around it.
+"""
+
+import functools
+import os
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+import lnpool
+from lnpool._kernels import _compat
+from tests.op.cases import BOUNDED, FIXED, LOG
+from tests.op.running import value_and_gradients
+
+pytestmark = pytest.mark.compile
+
+FORWARD, BOTH = 1.05, 3.1  # passes over the states
+SMALL = 0.05  # of the states: temporaries
+
+
+@functools.cache
+def devices():
+    pytest.importorskip("libtpu", reason='no TPU compiler: pip install "libtpu==0.0.42.*"')
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+    except Exception as error:  # whatever libtpu raises: it has no public error type
+        pytest.skip(f"the TPU compiler of libtpu did not start: {error}")
+
+
+def compiled(shape, implementation, *, heads=None, p=(), dtype="float32", masked=True, backward=True, **options):
+    """The op compiled for TPU. The exponent is a constant 2, so that XLA drops the form that it does not choose."""
+    on_device = functools.partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(devices()[0]))
+    batch, tokens, features = shape
+    exponent = np.full(p, 2.0, np.float32)
+
+    def forward(states, scores, mask, g):
+        return lnpool.pool(states, scores, jnp.asarray(exponent), mask=mask, implementation=implementation, **options)
+
+    def both(states, scores, mask, g):
+        p = jnp.asarray(exponent)
+        return value_and_gradients(states, scores, p, g, mask=mask, implementation=implementation, **options)
+
+    args = (
+        on_device(shape, dtype),
+        on_device((batch, tokens, *([heads] if heads else [])), "float32"),
+        on_device((batch, tokens), bool) if masked else None,
+        on_device((batch, features), dtype),
+    )
+    with _compat.target("tpu"), jax.default_device(devices()[0]), jax.numpy_dtype_promotion("standard"):
+        traced = jax.jit(both if backward else forward).trace(*args)
+        return traced.lower(lowering_platforms=("tpu",)).compile()
+
+
+def passes(executable, shape, dtype="float32"):
+    """Bytes that the program reads and writes, by the compiler's count, over the bytes of the states."""
+    return executable.cost_analysis()["bytes accessed"] / (np.prod(shape) * jnp.dtype(dtype).itemsize)
+
+
+def launches(executable):
+    return len(re.findall(r"custom-call\(.*tpu_custom_call", executable.as_text()))
+
+
+def report(name, executable, shape, dtype="float32"):
+    temporary = executable.memory_analysis().temp_size_in_bytes / (np.prod(shape) * jnp.dtype(dtype).itemsize)
+    text = f"{name}: {passes(executable, shape, dtype):.3f} passes, {temporary:.3f} temporary"
+    print(f"{text}, {launches(executable)} kernels")
+
+
+LARGE = (32, 2048, 512)
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "full"])
+@pytest.mark.parametrize("options", [dict(BOUNDED), {"scale_limit": "tanh"}], ids=["bounded", "tanh"])
+def test_portable_form_reads_once(options, masked):
+    forward, both = (compiled(LARGE, "xla", masked=masked, backward=b, **options) for b in (False, True))
+    report("xla forward", forward, LARGE)
+    report("xla forward+backward", both, LARGE)
+    assert launches(both) == 0
+    assert passes(forward, LARGE) <= FORWARD
+    assert passes(both, LARGE) <= BOTH
+
+
+@pytest.mark.parametrize(
+    "options", [{}, dict(LOG), dict(BOUNDED), {"scale_limit": "sigmoid"}], ids=["linear", "log", "bounded", "sigmoid"]
+)
+def test_kernels_read_once(options):
+    """Linear states and free log states too, whose largest state no promise bounds."""
+    forward, both = (compiled(LARGE, "pallas", backward=b, **options) for b in (False, True))
+    report("pallas forward", forward, LARGE)
+    report("pallas forward+backward", both, LARGE)
+    assert (launches(forward), launches(both)) == (1, 2)
+    assert passes(forward, LARGE) <= FORWARD
+    assert passes(both, LARGE) <= BOTH
+    for executable in (forward, both):
+        assert executable.memory_analysis().temp_size_in_bytes < SMALL * 4 * np.prod(LARGE)
+
+
+CASES = {
+    **{limit: ((8, 70, 300), {"scale_limit": limit}) for limit in lnpool.SCALE_LIMITS},
+    **{f"{x}_bfloat16": ((8, 70, 384), {"scale_limit": x, "dtype": "bfloat16"}) for x in lnpool.SCALE_LIMITS},
+    "heads": ((8, 512, 768), {"heads": 12, "p": (12,)} | dict(LOG)),
+    "heads_across_blocks": ((8, 512, 640), {"heads": 5, "p": (5,)}),
+    "odd_heads": ((3, 7, 6), {"heads": 3, "dtype": "bfloat16"}),
+    "most_heads": ((2, 40, 64), {"heads": 16}),
+    "p_feature": ((8, 512, 768), {"p": (768,), "dtype": "bfloat16"} | dict(BOUNDED)),
+    "fixed": ((8, 512, 300), dict(FIXED)),
+    "one": ((3, 1, 1), {}),
+    "one_token": ((3, 1, 300), {"dtype": "bfloat16"}),
+    "long": ((2, 32768, 256), {}),
+    "full_long": ((2, 5000, 1024), {"masked": False}),
+    "wide": ((2, 100, 4096), {"dtype": "bfloat16"}),
+    "wide_odd": ((2, 100, 4097), {}),
+}
+
+
+def test_portable_form_of_linear_states():
+    """Printed, not judged: what the kernels are compared with."""
+    for name, backward in (("xla linear forward", False), ("xla linear forward+backward", True)):
+        report(name, compiled(LARGE, "xla", backward=backward), LARGE)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kernel_compiles(name):
+    """The device compiler accepts layouts and the memory of the core, which interpretation does not check."""
+    shape, options = CASES[name]
+    executable = compiled(shape, "pallas", **options)
+    report(name, executable, shape, options.get("dtype", "float32"))
+    assert launches(executable) == 2
+
+
+def test_kernels_under_shard_map():
+    """Rows split over four devices, varying axes checked: the kernels declare theirs."""
+    mesh = Mesh(np.array(devices()), ("rows",))
+    rows, everywhere = PartitionSpec("rows"), PartitionSpec()
+
+    def local(states, scores, p, g):
+        return value_and_gradients(states, scores, p, g, implementation="pallas")
+
+    def on(spec, *shape):
+        return jax.ShapeDtypeStruct(shape, np.float32, sharding=NamedSharding(mesh, spec))
+
+    specs = {"in_specs": (rows, rows, everywhere, rows), "out_specs": (rows, rows, rows, everywhere)}
+    args = (on(rows, 8, 70, 256), on(rows, 8, 70), on(everywhere), on(rows, 8, 256))
+    with _compat.target("tpu"), jax.default_device(devices()[0]):
+        traced = jax.jit(jax.shard_map(local, mesh=mesh, **specs)).trace(*args)
+        executable = traced.lower(lowering_platforms=("tpu",)).compile()
+    assert launches(executable) == 2
+    assert "all-reduce" in executable.as_text()  # of the cotangent of p

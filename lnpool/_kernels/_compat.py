@@ -40,6 +40,13 @@ def current_target() -> Target:
     return _TARGET.get() or Target(jax.default_backend())
 
 
+def in_32_bits() -> contextlib.AbstractContextManager[None]:
+    """Trace with 64-bit types off: under jax_enable_x64 a kernel would hold float64 constants, which no TPU has."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(False)
+    return jax.experimental.enable_x64(False)  # type: ignore[attr-defined]  # before jax 0.8
+
+
 def output(shape: tuple[int, ...], dtype: jnp.dtype, *like: Any) -> jax.ShapeDtypeStruct:
     """An output of a kernel; inside shard_map it varies over the axes over which any of ``like`` varies."""
     axes = frozenset().union(*map(_compat.varying_axes, like))

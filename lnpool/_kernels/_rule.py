@@ -61,7 +61,8 @@ def _batched(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
     @jax.custom_batching.custom_vmap
     def run(*args: Array) -> Any:
-        return kernel(*args)
+        with _compat.in_32_bits():
+            return kernel(*args)
 
     @run.def_vmap
     def _(size: int, is_batched: list[bool], *args: Array) -> tuple[Any, Any]:

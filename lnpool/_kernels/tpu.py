@@ -82,7 +82,9 @@ def _sums_kernel(
             return absorb(call, row, sums, *_tokens(states, columns, owned, i * tiles.chunk, tiles.chunk))
 
         chunks = (jnp.minimum(left, tiles.tokens) + (tiles.chunk - 1)) // tiles.chunk
-        after = lax.fori_loop(0, chunks, step, unpacked(initial, (kept[k : k + 1] for k in range(len(initial)))))
+        after = lax.fori_loop(
+            jnp.int32(0), chunks, step, unpacked(initial, (kept[k : k + 1] for k in range(len(initial))))
+        )
         for k, x in enumerate(packed(after)):
             kept[k : k + 1] = x
 
@@ -124,7 +126,7 @@ def _gradients_kernel(
             for k, part in enumerate(parts):
                 sums[at, k : k + 1] += jnp.sum(part, axis=1, keepdims=True)
 
-        lax.fori_loop(0, tiles.tokens // tiles.chunk, step, None)
+        lax.fori_loop(jnp.int32(0), jnp.int32(tiles.tokens // tiles.chunk), step, None)
 
     @pl.when(feature_block == tiles.feature_blocks - 1)
     def _() -> None:

@@ -14,7 +14,7 @@ import lnpool
 from lnpool._kernels import _compat, _elements, _rule, tiling
 from tests.op import table
 from tests.op.cases import BOUNDED, CASES, FIXED, LOG, Case, arrays
-from tests.op.running import value_and_gradients
+from tests.op.running import float64, value_and_gradients
 from tests.op.test_conformance import call, expected
 from tests.op.test_table import check, value_units
 from tests.op.tolerances import CONFORMANCE, SAME_FORMULA, SCALED_ERROR, assert_agrees, value_bound
@@ -186,6 +186,18 @@ def test_inputs_that_no_kernel_takes_are_refused():
         with pytest.raises(NotImplementedError, match="does not fit into VMEM"):
             jax.eval_shape(lambda states: lnpool.pool(states, None, p, implementation="pallas"), wide)
         assert lnpool.pool(states, None, p).dtype == states.dtype  # None: the portable form, whatever the kernels take
+
+
+def test_kernels_with_float64_enabled():
+    """float32 states meet no float64 constant; float64 scores are refused, never rounded."""
+    states, scores, p, *_ = problem(2, 9, 4)
+    want = lnpool.pool(states, scores, p)
+    with interpreted(), float64():
+        got = lnpool.pool(states, scores, p, implementation="pallas")
+        assert got.dtype == jnp.float32
+        with pytest.raises(NotImplementedError, match="compute in float32, not in float64"):
+            lnpool.pool(states, scores.astype(np.float64), p, implementation="pallas")
+    assert_agrees(got, want, SAME_FORMULA)
 
 
 def test_the_kernels_run():

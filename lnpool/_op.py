@@ -119,8 +119,8 @@ def pool(
     Example:
         >>> import jax.numpy as jnp, lnpool
         >>> states = jnp.array([[1.0, 4.0], [3.0, 0.0], [2.0, 2.0]])
-        >>> lnpool.pool(states, jnp.array([0.0, 1.0, 0.0]), p=2.0).round(3)
-        Array([2.855, 1.463], dtype=float32)
+        >>> [round(float(r), 3) for r in lnpool.pool(states, jnp.array([0.0, 1.0, 0.0]), p=2.0)]
+        [2.76, 1.459]
 
     References:
         Wu et al., "Attentive Pooling with Learnable Norms for Text Representation", ACL 2020.
@@ -169,8 +169,8 @@ def attention_weights(
 
     Example:
         >>> import jax.numpy as jnp, lnpool
-        >>> lnpool.attention_weights(jnp.array([0.0, 1.0, 0.0]), p=2.0).round(3)
-        Array([0.107, 0.787, 0.107], dtype=float32)
+        >>> [round(float(v), 3) for v in lnpool.attention_weights(jnp.array([0.0, 1.0, 0.0]), p=2.0)]
+        [0.107, 0.787, 0.107]
     """
     shape, call, inputs = _check.check_attention(scores, p, mask=mask, sharpen=sharpen)
     v = _rows.over_rows(functools.partial(_weights.weights, call), inputs)
@@ -202,10 +202,8 @@ def contributions(
     Example:
         >>> import jax.numpy as jnp, lnpool
         >>> states = jnp.array([[1.0, 4.0], [3.0, 0.0], [2.0, 2.0]])
-        >>> lnpool.contributions(states, p=2.0).round(3)
-        Array([[0.071, 0.8  ],
-               [0.643, 0.   ],
-               [0.286, 0.2  ]], dtype=float32)
+        >>> [round(float(w), 3) for w in lnpool.contributions(states, p=2.0)[:, 0]]
+        [0.071, 0.643, 0.286]
     """
     checked = _check.check(
         states,
@@ -240,8 +238,8 @@ def scale_limit(x: Float[ArrayLike, "*S"], method: str) -> Float[Array, "*S"]:
 
     Example:
         >>> import jax.numpy as jnp, lnpool
-        >>> lnpool.scale_limit(jnp.array([-2.0, 0.0, 0.5]), "tanh").round(3)
-        Array([-0.964,  0.   ,  0.462], dtype=float32)
+        >>> [round(float(u), 3) for u in lnpool.scale_limit(jnp.array([-2.0, 0.0, 0.5]), "tanh")]
+        [-0.964, 0.0, 0.462]
 
     References:
         Wu et al., ACL 2020, who name the step; the functions are the usual choices.

@@ -188,6 +188,7 @@ def test_inputs_that_no_kernel_takes_are_refused():
         assert lnpool.pool(states, None, p).dtype == states.dtype  # None: the portable form, whatever the kernels take
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 8), reason="jax 0.7 cannot interpret 32-bit code among 64-bit code")
 def test_kernels_with_float64_enabled():
     """float32 states meet no float64 constant; float64 scores are refused, never rounded."""
     states, scores, p, *_ = problem(2, 9, 4)

@@ -12,7 +12,6 @@ from tests.op.cases import CASES, Arrays, Case, arrays, widened
 from tests.op.running import ALL, REVERSE, float64, on_host, value_and_gradients
 from tests.op.tolerances import CONFORMANCE, SAME_FORMULA, assert_agrees
 
-by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 HEADED = ("three_heads", "p_per_feature", "p_per_head", "bounded_p_head")
 SHAPES = ("plain", "no_batch", "two_batch_dims", "mask_some", *HEADED)
 shapes_only = pytest.mark.parametrize("case", [c for c in CASES if c.name in SHAPES], ids=lambda case: case.name)
@@ -48,8 +47,13 @@ def expected(case: Case):
     return value, results
 
 
-@pytest.mark.parametrize("implementation", REVERSE)
-@by_name
+# "xla_jvp" differs from "xla" in the tangent rule alone: all its cases are among the slow tests, every fourth is here.
+RUNS = [("xla", case) for case in CASES] + [
+    pytest.param("xla_jvp", case, marks=[pytest.mark.slow] * (i % 4 != 0)) for i, case in enumerate(CASES)
+]
+
+
+@pytest.mark.parametrize(("implementation", "case"), RUNS, ids=lambda x: x.name if isinstance(x, Case) else x)
 def test_against_reference(case, implementation):
     with precision(case):
         a = arrays(case)

@@ -210,7 +210,7 @@ def test_t2_refusal_names_the_way_out(name, form):
 
 
 @forms
-@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("jitted", [pytest.param(False, marks=pytest.mark.slow), True], ids=["eager", "jit"])
 @pytest.mark.parametrize("name", FORWARD)
 def test_t2_forward_mode_works_in_xla_jvp(name, jitted, form):
     with float64():

@@ -23,11 +23,13 @@ Tree: TypeAlias = Any  # a pytree of arrays
 Saved: TypeAlias = tuple[Attention, Residuals]
 
 
-def _by_form(call: Call, apply: Callable[..., Tree], inputs: Inputs, *operands: Tree) -> Tree:
-    """``apply(form, inputs, *operands)`` with the form that suits the exponents of this call."""
+def _by_form(
+    call: Call, apply: Callable[..., Tree], inputs: Inputs, *operands: Tree, rows: Callable[..., Tree] = fused_over_rows
+) -> Tree:
+    """``apply(form, inputs, *operands)`` row by row, with the form that suits the exponents of this call."""
 
     def run(form: ModuleType, *operands: Tree) -> Tree:
-        return fused_over_rows(functools.partial(apply, form), *operands)
+        return rows(functools.partial(apply, form), *operands)
 
     fast = _bounded.applies(call, inputs)
     if fast is None:
@@ -94,7 +96,9 @@ def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array
         by_scores = select(inputs.mask, dr_dscores * dscores.astype(inputs.p.dtype), 0)
         return total(by_states + by_scores)
 
-    by_tokens = _by_form(call, contract, inputs, attention, residuals, tangents.states, tangents.scores)
+    # No loop over rows: reverse mode would keep its partial derivatives anyway, and jax 0.7 cannot transpose it.
+    operands = (attention, residuals, tangents.states, tangents.scores)
+    by_tokens = _by_form(call, contract, inputs, *operands, rows=over_rows)
     return (by_tokens + residuals.value * residuals.slope * tangents.p[None]).astype(inputs.states.dtype)
 
 

@@ -26,8 +26,9 @@ def applies(call: Call, inputs: Inputs) -> Array | None:
 
     Below p = 1 the quotient log(W)/p would amplify rounding; above the upper end W could underflow.
     """
-    if call.log_range is None or not all(map(math.isfinite, call.log_range)):
+    if not call.is_bounded:
         return None
+    assert call.log_range is not None
     lower, upper = call.log_range
     largest = _SAFE_EXPONENT - math.log(inputs.states.shape[1])
     return jnp.all((inputs.p >= 1) & (inputs.p * (upper - lower) <= largest))

@@ -25,7 +25,7 @@ from lnpool._series import eta, log1p_ratio, psi
 from lnpool._types import Call, Inputs, Residuals
 from lnpool._weights import Attention, at_least, at_most, attend, extremum, finite, log_weights, select, sign_of, total
 
-_RATIO_RANGE = (1e-37, 1e37)  # where h/h_ref neither overflows nor underflows in float32
+RATIO_RANGE = (1e-37, 1e37)  # where h/h_ref neither overflows nor underflows in float32
 
 
 class _Tokens(NamedTuple):
@@ -51,24 +51,20 @@ class _Shares(NamedTuple):
     near: Array  # |p l| <= 1/2: the Taylor side
 
 
-def _is_linear(call: Call) -> bool:
-    return not (call.log_states or call.scale_limit)
-
-
 def _states(call: Call, inputs: Inputs) -> Array:
     """h for linear input, log h otherwise, in the dtype of p; padding reads as h = 1."""
-    states = select(inputs.mask, inputs.states, 1 if _is_linear(call) else 0).astype(inputs.p.dtype)
+    states = select(inputs.mask, inputs.states, 1 if call.is_linear else 0).astype(inputs.p.dtype)
     return SCALE_LIMITS[call.scale_limit].log_states(states) if call.scale_limit else states
 
 
 def _log_ratio(call: Call, states: Array, zero: Array, reference: Array) -> Array:
     """log(h/reference), and something finite at a zero."""
-    if not _is_linear(call):
+    if not call.is_linear:
         return jnp.where(zero, 0, states) - reference
     # A ratio inside float range is exact near 1; outside of it the two logarithms are taken apart.
     ratio = states / reference
     ratio = ratio - lax.stop_gradient(jnp.where(states == reference, ratio - 1, 0))  # XLA may take 1/reference first
-    inside = (ratio > _RATIO_RANGE[0]) & (ratio < _RATIO_RANGE[1])
+    inside = (ratio > RATIO_RANGE[0]) & (ratio < RATIO_RANGE[1])
     argument = jnp.where(zero, 1, jnp.where(inside, ratio, states))
     return jnp.log(argument) - jnp.where(inside | zero, 0, jnp.log(reference))
 
@@ -77,7 +73,7 @@ def _tokens(
     call: Call, inputs: Inputs, attention: Attention, known: Residuals | None = None
 ) -> tuple[_Tokens, Residuals]:
     """The per-token quantities, with every reduction they need taken from ``known`` or left in the residuals."""
-    p, linear = finite(inputs.p), _is_linear(call)
+    p, linear = finite(inputs.p), call.is_linear
     states = _states(call, inputs)
     zero = states == (0 if linear else -jnp.inf)
     keep = ~zero if inputs.mask is None else ~zero & inputs.mask
@@ -159,7 +155,7 @@ def _pooled(call: Call, inputs: Inputs, attention: Attention) -> tuple[_Tokens, 
     tokens, sums = _tokens(call, inputs, attention)
     rho, vanishes = _log_mean(call, inputs, attention, tokens, sums)
     half = jnp.exp(rho / 2)  # e^rho alone may overflow where r does not
-    r = sums.reference * half * half if _is_linear(call) else jnp.exp(sums.reference + rho)
+    r = sums.reference * half * half if call.is_linear else jnp.exp(sums.reference + rho)
     return tokens, sums._replace(value=jnp.where(vanishes, 0, r), rho=rho), vanishes
 
 
@@ -182,7 +178,7 @@ def partials(call: Call, inputs: Inputs, attention: Attention, residuals: Residu
     shares = _shares(inputs, tokens, residuals)
     r = residuals.value
     far = ~shares.near & (jnp.abs(p) > 8)  # there p l has lost digits that x has kept
-    if _is_linear(call):
+    if call.is_linear:
         exponent = jnp.where(far, shares.log_w - shares.log_ratio, tokens.log_v + (p - 1) * shares.log_ratio)
         dr_dh = jnp.exp(jnp.minimum(exponent, math.log(float(jnp.finfo(p.dtype).max))))  # p < 1 only
         dr_dstates = jnp.where(tokens.zero, jnp.where(p == 1, shares.v, 0), dr_dh)

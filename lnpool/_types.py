@@ -10,6 +10,7 @@ one per feature. A single head has no head axis: XLA would copy the states to ma
 """
 
 import dataclasses
+import math
 from typing import Literal, NamedTuple, TypeAlias
 
 from jax import Array
@@ -27,6 +28,16 @@ class Call:
     scale_limit: ScaleLimitName | None = None
     log_range: tuple[float, float] | None = None  # proven or promised bounds of log h; None where unknown
     sharpen: bool = True
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the states are h itself, and not its logarithm or on the way to it."""
+        return not (self.log_states or self.scale_limit)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether log h has a known, finite range."""
+        return self.log_range is not None and all(map(math.isfinite, self.log_range))
 
 
 class Inputs(NamedTuple):

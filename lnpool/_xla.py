@@ -74,9 +74,15 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
         return dstates, jnp.sum(select(inputs.mask, g * dr_dscores, 0), axis=-1, keepdims=True)
 
     dstates, dscores = _by_form(call, contract, inputs, attention, residuals, g)
+    dp = exponent_cotangent(inputs, residuals, g)
+    return Inputs(dstates, dscores.astype(inputs.scores.dtype), dp, None)
+
+
+def exponent_cotangent(inputs: Inputs, residuals: Residuals, g: Array) -> Array:
+    """The cotangent of p: no reduction over tokens is left, the slope holds it."""
     dp = jnp.sum(g * residuals.value * residuals.slope, axis=0)
     broadcast = tuple(axis for axis in range(dp.ndim) if inputs.p.shape[axis] == 1 != dp.shape[axis])
-    return Inputs(dstates, dscores.astype(inputs.scores.dtype), jnp.sum(dp, axis=broadcast, keepdims=True), None)
+    return jnp.sum(dp, axis=broadcast, keepdims=True)
 
 
 def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array:

@@ -43,7 +43,7 @@ ALLOWED = {
         "lnpool._kernels.tiling",
         "lnpool._types",
     },
-    "lnpool._kernels._elements": {"lnpool._scale", "lnpool._types"},
+    "lnpool._kernels._elements": {"lnpool._exact", "lnpool._scale", "lnpool._types"},
     "lnpool._kernels.tiling": set(),
     "lnpool._kernels._compat": {"lnpool._compat"},
     "lnpool._xla": {

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from lnpool._exact import RATIO_RANGE
 from lnpool._scale import SCALE_LIMITS
 from lnpool._types import Call, Residuals
 
 SILENT = -1e30  # the log of a state that is zero or padding: finite, and its exponential is 0
-_RATIO_RANGE = (1e-37, 1e37)  # where h/h_ref neither overflows nor underflows
 
 
 class Sums(NamedTuple):
@@ -50,20 +50,10 @@ class Result(NamedTuple):
     r: Array
 
 
-def is_bounded(call: Call) -> bool:
-    """Whether log h has a known, finite range."""
-    return call.log_range is not None and all(abs(bound) != float("inf") for bound in call.log_range)
-
-
-def is_linear(call: Call) -> bool:
-    """Whether the states are h itself."""
-    return not (call.log_states or call.scale_limit)
-
-
 def fields(call: Call, slope: bool) -> dict[str, float]:
     """The fields of ``Sums`` that the form needs, in order, with their initial values."""
     initial = {"w": 0.0, "e": 0.0} if slope else {"w": 0.0}
-    return initial if is_bounded(call) else initial | {"reference": 0.0 if is_linear(call) else SILENT, "m": SILENT}
+    return initial if call.is_bounded else initial | {"reference": 0.0 if call.is_linear else SILENT, "m": SILENT}
 
 
 def unpacked(names: Iterable[str], arrays: Iterable[Array]) -> Sums:
@@ -81,17 +71,17 @@ def _states(call: Call, raw: Array, mask: Array) -> Array:
     states = jnp.where(mask, raw, 0)
     if call.scale_limit:
         states = SCALE_LIMITS[call.scale_limit].log_states(states)
-    return states if is_linear(call) else jnp.where(mask, states, -jnp.inf)
+    return states if call.is_linear else jnp.where(mask, states, -jnp.inf)
 
 
 def _log_ratio(call: Call, states: Array, reference: Array) -> Array:
     """log(h/reference); SILENT for a zero."""
-    if not is_linear(call):
+    if not call.is_linear:
         return jnp.maximum(states - reference, SILENT)
     zero = states == 0
     reference = jnp.where(reference == 0, 1, reference)
     ratio = states / reference
-    inside = (ratio > _RATIO_RANGE[0]) & (ratio < _RATIO_RANGE[1])
+    inside = (ratio > RATIO_RANGE[0]) & (ratio < RATIO_RANGE[1])
     d = jnp.log(jnp.where(zero, 1, jnp.where(inside, ratio, states))) - jnp.where(inside, 0, jnp.log(reference))
     return jnp.where(zero, SILENT, d)
 
@@ -105,7 +95,7 @@ def absorb(call: Call, row: Row, sums: Sums, raw: Array, z: Array) -> Sums:
     mask = z != -jnp.inf
     states = _states(call, raw, mask)
     score = jnp.where(mask, z, 0)
-    if is_bounded(call):
+    if call.is_bounded:
         assert call.log_range is not None
         d = jnp.maximum(states - call.log_range[1], SILENT)
         terms = jnp.exp(row.p * d + _log_v(call, row, score))
@@ -160,7 +150,7 @@ def finish(call: Call, row: Row, sums: Sums, mean_z: Array) -> Residuals:
     p, zero = row.p, sums.w == 0
     w = jnp.where(zero, 1, sums.w)
     log_w = jnp.log(w)
-    if is_bounded(call):
+    if call.is_bounded:
         assert call.log_range is not None
         m = jnp.zeros_like(log_w)
         reference, rho = m + call.log_range[1], log_w / p
@@ -169,12 +159,12 @@ def finish(call: Call, row: Row, sums: Sums, mean_z: Array) -> Residuals:
         assert sums.reference is not None
         assert sums.m is not None
         reference, m = sums.reference, jnp.where(zero, 0, sums.m)
-        reference = jnp.where(reference == (0 if is_linear(call) else SILENT), 1 if is_linear(call) else 0, reference)
+        reference = jnp.where(reference == (0 if call.is_linear else SILENT), 1 if call.is_linear else 0, reference)
         excess = log_w - row.log_z
         rho = m + excess / p if call.sharpen else (m + excess) / p
         mean = mean_z + excess / p if call.sharpen else rho
     rho = jnp.where(zero, 0, rho)
-    r = jnp.where(zero, 0, reference * jnp.exp(rho) if is_linear(call) else jnp.exp(reference + rho))
+    r = jnp.where(zero, 0, reference * jnp.exp(rho) if call.is_linear else jnp.exp(reference + rho))
     slope = rho if sums.e is None else jnp.where(zero, 0, (sums.e / w - mean) / p)
     return Residuals(r, slope, rho, reference, m, log_w)
 
@@ -188,7 +178,7 @@ def gradients(call: Call, row: Row, result: Result, raw: Array, z: Array) -> tup
     log_ratio = _log_ratio(call, states, result.reference) - result.rho
     share = result.g * result.r * jnp.exp(log_v + row.p * log_ratio)
     difference = share - result.g * result.r * jnp.exp(log_v)
-    if is_linear(call):
+    if call.is_linear:
         dstates = jnp.where(result.r == 0, 0, result.g) * jnp.exp(log_v + (row.p - 1) * log_ratio)
     elif call.scale_limit:
         dstates = share * SCALE_LIMITS[call.scale_limit].derivative(jnp.where(mask, raw, 0))

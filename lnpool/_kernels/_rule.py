@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from lnpool import _bounded, _xla
 from lnpool._kernels import _compat, tpu
-from lnpool._kernels._elements import Row, fields, finish, is_bounded, unpacked
+from lnpool._kernels._elements import Row, fields, finish, unpacked
 from lnpool._rows import over_rows
 from lnpool._types import Call, Inputs, Residuals
 from lnpool._weights import Attention, attend
@@ -96,7 +96,7 @@ def _operands(inputs: Inputs, attention: Attention) -> tuple[Array, Array]:
 
 def _applies(call: Call, inputs: Inputs) -> Array:
     """Whether every exponent is in the range where the kernels are as accurate as the exact form."""
-    if is_bounded(call):
+    if call.is_bounded:
         fast = _bounded.applies(call, inputs)
         assert fast is not None
         return fast
@@ -164,6 +164,5 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
         return _flat(cotangents.states), cotangents.scores
 
     dstates, dscores = _choose(call, inputs, kernel, portable, saved, g.astype(inputs.p.dtype))
-    dp = jnp.sum(g.astype(inputs.p.dtype) * saved[1].value * saved[1].slope, axis=0)
-    narrow = tuple(axis for axis in range(dp.ndim) if inputs.p.shape[axis] == 1 != dp.shape[axis])
-    return Inputs(dstates.reshape(shape), dscores, jnp.sum(dp, axis=narrow, keepdims=True), None)
+    dp = _xla.exponent_cotangent(inputs, saved[1], g.astype(inputs.p.dtype))
+    return Inputs(dstates.reshape(shape), dscores, dp, None)

@@ -30,7 +30,8 @@ def applies(call: Call, inputs: Inputs) -> Array | None:
         return None
     assert call.log_range is not None
     lower, upper = call.log_range
-    largest = _SAFE_EXPONENT - math.log(inputs.states.shape[1])
+    tokens = inputs.states.shape[1] * (lax.axis_size(call.axis_name) if call.axis_name else 1)
+    largest = _SAFE_EXPONENT - math.log(tokens)
     return jnp.all((inputs.p >= 1) & (inputs.p * (upper - lower) <= largest))
 
 
@@ -61,14 +62,14 @@ def _log_mean(call: Call, inputs: Inputs, w: Array) -> tuple[Array, Array]:
 
 def value(call: Call, inputs: Inputs, attention: Attention) -> Array:
     """The pooled value r [1 *H K]."""
-    return _log_mean(call, inputs, total(_terms(call, inputs, attention)[0]))[1]
+    return _log_mean(call, inputs, total(call, inputs, _terms(call, inputs, attention)[0]))[1]
 
 
 def forward(call: Call, inputs: Inputs, attention: Attention) -> Residuals:
     """The pooled value r [1 *H K] and all that the backward pass needs."""
     assert call.log_range is not None
     terms, d, z = _terms(call, inputs, attention)
-    w, e = total(terms), total(terms * (d + z if call.sharpen else d))
+    w, e = (total(call, inputs, x) for x in (terms, terms * (d + z if call.sharpen else d)))
     rho, r = _log_mean(call, inputs, w)
     mean_z = attention.mean_z if call.sharpen else 0
     slope = jnp.where(w == 0, 0, (e / jnp.where(w == 0, 1, w) - mean_z - rho) / inputs.p)

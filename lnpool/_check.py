@@ -12,12 +12,12 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
-from lnpool import _dispatch
+from lnpool import _dispatch, _pieces
 from lnpool._scale import SCALE_LIMITS
-from lnpool._types import Call, Implementation, Inputs
+from lnpool._types import Call, Implementation, Inputs, Pieces
 
 Name = TypeVar("Name", bound=str)
 
@@ -174,6 +174,35 @@ def _check_implementation(implementation: str | None) -> Implementation:
     return name
 
 
+def _check_axis(axis_name: str | None) -> str | None:
+    if axis_name is None:
+        return None
+    if not isinstance(axis_name, str):
+        raise TypeError(f"axis_name must be the name of one shard_map axis, got {type(axis_name).__name__}.")
+    try:
+        lax.axis_size(axis_name)
+    except NameError:
+        raise ValueError(
+            f"axis_name={axis_name!r} is no axis here; call inside jax.shard_map over a mesh that has it."
+        ) from None
+    return axis_name
+
+
+def _check_segments(states: Array, segment_ids: ArrayLike, num_segments: int) -> Pieces:
+    if states.ndim != 2:
+        raise ValueError(f"packed states must have shape [N D], got {states.shape}; use jax.vmap for more axes.")
+    if not isinstance(segment_ids, jax.Array | np.ndarray):
+        raise TypeError(f"segment_ids must be an array, got {type(segment_ids).__name__}; pass jnp.asarray(...).")
+    if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
+        raise TypeError(f"segment_ids must be integers, got {segment_ids.dtype}.")
+    if segment_ids.shape != states.shape[:1]:
+        raise ValueError(f"segment_ids must have shape [N] = {states.shape[:1]}, got {segment_ids.shape}.")
+    num_segments = positive_integer("num_segments", num_segments)
+    if not isinstance(segment_ids, jax.core.Tracer) and bool(np.any(np.diff(np.asarray(segment_ids)) < 0)):
+        raise ValueError("segment_ids must be sorted: the tokens of a text lie together; sort tokens and ids first.")
+    return _pieces.cut(jnp.asarray(segment_ids), num_segments)
+
+
 def check(
     states: ArrayLike,
     scores: ArrayLike | None,
@@ -184,7 +213,9 @@ def check(
     log_states: bool,
     log_bound: float | None,
     sharpen: bool,
+    axis_name: str | None = None,
     implementation: str | None,
+    segments: tuple[ArrayLike, int] | None = None,
 ) -> Checked:
     """What the public functions accept -> one canonical call; everything that a user can get wrong ends here."""
     states = _check_states(states)
@@ -197,7 +228,9 @@ def check(
         scale_limit=None if scale_limit is None else one_of("scale_limit", scale_limit, SCALE_LIMITS),
         log_range=_log_range(log_states, log_bound, scale_limit),
         sharpen=boolean("sharpen", sharpen),
+        axis_name=_check_axis(axis_name),
     )
+    pieces = None if segments is None else _check_segments(states, *segments)
     scores = jnp.zeros((*batch, tokens, 1), states.dtype) if scores is None else check_scores(scores, batch, tokens)
     heads = scores.shape[-1]
     divides(features, heads)
@@ -207,11 +240,11 @@ def check(
     dtype = compute_dtype(states, scores)
     p = _check_p(p, features, heads, dtype)
     states = states.reshape(rows, tokens, *_heads(heads), features // heads)
-    inputs = Inputs(states, scores, p, mask)
+    inputs = Inputs(states, scores, p, mask, pieces)
     reason = _dispatch.BACKENDS[call.implementation].unsupported(call, inputs)
     if reason is not None:
         raise NotImplementedError(f"implementation={call.implementation!r} cannot take these inputs: {reason}")
-    return Checked(call, inputs, batch, tokens, features)
+    return Checked(call, inputs, batch if pieces is None else pieces.empty.shape, tokens, features)
 
 
 def check_attention(

@@ -35,13 +35,25 @@ class Backend(NamedTuple):
     unsupported: Callable[[Call, Inputs], str | None] = lambda call, inputs: None
 
 
+def _whole_texts(call: Call, inputs: Inputs) -> str | None:
+    if call.axis_name is not None:
+        return 'it wants whole texts on one device: leave axis_name out, or use implementation="xla".'
+    if inputs.pieces is not None:
+        return 'it wants one row a text: use pool, or implementation="xla".'
+    return None
+
+
+def _kernels_unsupported(call: Call, inputs: Inputs) -> str | None:
+    return _whole_texts(call, inputs) or _kernels.unsupported(call, inputs)
+
+
 BACKENDS: dict[Implementation, Backend] = {
     "xla": Backend(ReverseRule(_xla.value, _xla.forward, _xla.backward)),
     "xla_jvp": Backend(ForwardRule(_xla.value, _xla.forward, _xla.tangent)),
     "pallas": Backend(
-        ReverseRule(_kernels.value, _kernels.forward, _kernels.backward), _kernels.why_not, _kernels.unsupported
+        ReverseRule(_kernels.value, _kernels.forward, _kernels.backward), _kernels.why_not, _kernels_unsupported
     ),
-    "reference": Backend(_reference.pool),
+    "reference": Backend(_reference.pool, unsupported=_whole_texts),
 }
 
 # What implementation=None tries, best first; the last one runs everywhere. The kernels are not among them until they

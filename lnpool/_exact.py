@@ -78,7 +78,7 @@ def _tokens(
     zero = states == (0 if linear else -jnp.inf)
     keep = ~zero if inputs.mask is None else ~zero & inputs.mask
     if known is None:
-        reference = extremum(sign_of(p), states, keep)
+        reference = extremum(call, inputs, sign_of(p), states, keep)
         reference = jnp.where(jnp.isinf(reference), 1 if linear else 0, reference)
     else:
         reference = lax.stop_gradient(known.reference)
@@ -86,10 +86,12 @@ def _tokens(
     # Subtract before multiplying: p (y - y_ref) keeps the digits that p y - p y_ref has lost.
     z = attention.z
     y, scale = (z + d, p) if call.sharpen else (z + p * d, jnp.ones_like(p))
-    x_reference = extremum(sign_of(scale), y, keep) if known is None else lax.stop_gradient(known.x_reference)
+    x_reference = (
+        extremum(call, inputs, sign_of(scale), y, keep) if known is None else lax.stop_gradient(known.x_reference)
+    )
     empty = jnp.isinf(x_reference)
     x = at_most(scale * (y - jnp.where(empty, 0, x_reference)), 0)
-    log_w = jnp.log(at_least(total(jnp.where(keep, jnp.exp(x), 0)), 1)) if known is None else known.log_w
+    log_w = known.log_w if known else jnp.log(at_least(total(call, inputs, jnp.where(keep, jnp.exp(x), 0)), 1))
     nothing = jnp.zeros_like(x_reference)
     tokens = _Tokens(states, d, zero, z, log_weights(call, inputs, attention), x)
     return tokens, Residuals(nothing, nothing, nothing, reference, x_reference, log_w)
@@ -104,7 +106,7 @@ def _log_mean(
     v = jnp.exp(tokens.log_v)
     at_zero = jnp.where(p > 0, -v / nonzero_p, -jnp.inf)
     term = jnp.where(tokens.zero, at_zero, v * tokens.d * eta(at_most(p * tokens.d, 0)))
-    mean = total(select(inputs.mask, term, 0))
+    mean = total(call, inputs, select(inputs.mask, term, 0))
     empty = jnp.isinf(sums.x_reference)
     vanishes = jnp.isneginf(mean) | (empty & ~jnp.isnan(mean))
     near = p * mean >= -0.5
@@ -147,7 +149,7 @@ def _slope(call: Call, inputs: Inputs, attention: Attention, tokens: _Tokens, re
     terms = jnp.where(near, v * l_near**2 * psi(p * l_near), divergence / nonzero_p / nonzero_p)
     if call.sharpen:
         terms = terms + shares.difference_over_p * (tokens.z - attention.mean_z)
-    return total(select(inputs.mask, terms, 0))
+    return total(call, inputs, select(inputs.mask, terms, 0))
 
 
 def _pooled(call: Call, inputs: Inputs, attention: Attention) -> tuple[_Tokens, Residuals, Array]:
@@ -196,5 +198,5 @@ def contributions(call: Call, inputs: Inputs) -> Array:
     tokens, sums, vanishes = _pooled(call, inputs, attend(call, inputs))
     w = jnp.where(tokens.zero, 0, jnp.exp(tokens.x - sums.log_w))
     at_zeros = select(inputs.mask, jnp.where(tokens.zero, jnp.exp(tokens.log_v), 0), 0)
-    w_zeros = at_zeros / at_least(total(at_zeros), float(jnp.finfo(at_zeros.dtype).tiny))
+    w_zeros = at_zeros / at_least(total(call, inputs, at_zeros), float(jnp.finfo(at_zeros.dtype).tiny))
     return select(inputs.mask, jnp.where(vanishes, w_zeros, w), 0)

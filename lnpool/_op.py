@@ -9,11 +9,10 @@ import functools
 import jax
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from lnpool import _check, _compat, _exact, _rows, _weights
+from lnpool import _check, _compat
 from lnpool._dispatch import BACKENDS, ForwardRule, ReverseRule, Saved
-from lnpool._scale import SCALE_LIMITS
 from lnpool._types import Call, Inputs
 
 _FORWARD_MODE_HINT = (
@@ -63,14 +62,16 @@ def _run(call: Call, inputs: Inputs) -> Array:
     return run(call, inputs)
 
 
-def _varying(inputs: Inputs) -> Inputs:
+def _varying(call: Call, inputs: Inputs) -> Inputs:
     """Inside shard_map: all inputs vary over the union of the axes over which any varies.
 
     A custom rule must return cotangents of the type of its inputs, so a replicated p beside sharded states has to be
-    made varying outside of the rule, where JAX transposes the cast to the sum over devices.
+    made varying outside of the rule, where JAX transposes the cast to the sum over devices. Not so over the axis that
+    splits the tokens: there sums meet inside of the rule, and the exponent and the result are the same on all devices.
     """
     axes = frozenset().union(*map(_compat.varying_axes, jax.tree.leaves(inputs)))
-    return jax.tree.map(lambda x: _compat.make_varying(x, axes), inputs)
+    varying = jax.tree.map(lambda x: _compat.make_varying(x, axes), inputs)
+    return varying._replace(p=_compat.make_varying(inputs.p, axes - {call.axis_name}))
 
 
 def pool(
@@ -83,6 +84,7 @@ def pool(
     log_states: bool = False,
     log_bound: float | None = None,
     sharpen: bool = True,
+    axis_name: str | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "*B D"]:
     r"""Attentive pooling with a learnable norm.
@@ -105,6 +107,8 @@ def pool(
         log_bound: the caller's promise that ``|log h| <= log_bound``; with it and p >= 1 the states are read once.
         sharpen: True raises the attention to the power p, as the paper does: v = softmax(p z). False keeps it out,
             v = softmax(z) in r = [sum_i v_i h_i^p]^(1/p), which keeps the attention alive at p <= 0.
+        axis_name: inside ``jax.shard_map``, the mesh axis over which the T tokens of every row are split: each device
+            pools its piece, sums and maxima meet by collectives, and all devices hold the result.
         implementation: "xla", "xla_jvp" (forward mode too), "reference", or None for the best that runs here.
 
     Returns:
@@ -134,76 +138,59 @@ def pool(
         log_states=log_states,
         log_bound=log_bound,
         sharpen=sharpen,
+        axis_name=axis_name,
         implementation=implementation,
     )
-    try:
-        out = _run(checked.call, _varying(checked.inputs))
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
-        raise TypeError(_FORWARD_MODE_HINT) from error
-    return out.reshape(*checked.batch, checked.features)
+    return _pooled(checked)
 
 
-def attention_weights(
-    scores: Float[ArrayLike, "..."],
-    p: ArrayLike = 1.0,
-    *,
-    mask: Bool[ArrayLike, "..."] | None = None,
-    sharpen: bool = True,
-) -> Float[Array, "..."]:
-    r"""What attends: the weights v of the power mean, ``softmax(p z)`` over tokens (``softmax(z)`` unsharpened).
-
-    Args:
-        scores: attention logits z ``[*B T]``; ``[*B T H]`` when ``p`` has shape ``[H]``.
-        p: the exponent, a scalar, or ``[H]`` for scores of H heads.
-        mask: boolean ``[*#B T]``, True = real token.
-        sharpen: as in ``pool``.
-
-    Returns:
-        Weights in the shape and dtype of ``scores``; they sum to 1 over tokens, and are 0 at padding.
-
-    Raises:
-        TypeError: wrong dtype or kind of an argument.
-        ValueError: wrong shape.
-
-    Example:
-        >>> import jax.numpy as jnp, lnpool
-        >>> [round(float(v), 3) for v in lnpool.attention_weights(jnp.array([0.0, 1.0, 0.0]), p=2.0)]
-        [0.107, 0.787, 0.107]
-    """
-    shape, call, inputs = _check.check_attention(scores, p, mask=mask, sharpen=sharpen)
-    v = _rows.over_rows(functools.partial(_weights.weights, call), inputs)
-    return v.reshape(shape).astype(inputs.scores.dtype)
-
-
-def contributions(
-    states: Float[ArrayLike, "*B T D"],
-    scores: Float[ArrayLike, "*B T"] | Float[ArrayLike, "*B T H"] | None = None,
+def pool_packed(
+    states: Float[ArrayLike, "N D"],
+    scores: Float[ArrayLike, " N"] | Float[ArrayLike, "N H"] | None = None,
     p: ArrayLike = 2.0,
     *,
-    mask: Bool[ArrayLike, "*#B T"] | None = None,
+    segment_ids: Int[ArrayLike, " N"],
+    num_segments: int,
+    mask: Bool[ArrayLike, " N"] | None = None,
     scale_limit: str | None = None,
     log_states: bool = False,
+    log_bound: float | None = None,
     sharpen: bool = True,
-) -> Float[Array, "*B T D"]:
-    r"""The share of each token in each pooled feature, :math:`w_i = v_i (h_i / r)^p`.
+    implementation: str | None = None,
+) -> Float[Array, "S D"]:
+    r"""``pool`` for texts that lie one behind the other, without padding: token i belongs to text ``segment_ids[i]``.
 
-    It is also the derivative :math:`\partial \log r / \partial \log h_i`. Arguments as for ``pool``.
+    Args:
+        states: token states ``[N D]`` of all texts.
+        scores: attention logits ``[N]``, or ``[N H]`` for H heads; the softmax is over the tokens of a text.
+        p: as for ``pool``.
+        segment_ids: sorted integers ``[N]``; tokens whose id is not in [0, S) belong to no text. They are checked to be
+            sorted where they are known, that is outside of ``jax.jit``; unsorted ids give a wrong result.
+        num_segments: the number S of texts, static.
+        mask: boolean ``[N]``, True = real token.
+        scale_limit: as for ``pool``.
+        log_states: as for ``pool``.
+        log_bound: as for ``pool``.
+        sharpen: as for ``pool``.
+        implementation: "xla", "xla_jvp", or None for the best that runs here.
 
     Returns:
-        ``[*B T D]`` in the dtype of ``states``; sums to 1 over tokens, 0 at padding. Where r = 0 the zero states that
-        made it so share the 1; a row with no token is 0.
+        Pooled states ``[S D]`` in the dtype of ``states``; a text without a token pools to 0.
 
     Raises:
         TypeError: wrong dtype or kind of an argument.
-        ValueError: wrong shape or value.
+        ValueError: wrong shape or value, or ids that are known not to be sorted.
+        NotImplementedError: the named implementation cannot run here, or takes no packed texts.
 
     Example:
         >>> import jax.numpy as jnp, lnpool
-        >>> states = jnp.array([[1.0, 4.0], [3.0, 0.0], [2.0, 2.0]])
-        >>> [round(float(w), 3) for w in lnpool.contributions(states, p=2.0)[:, 0]]
-        [0.071, 0.643, 0.286]
+        >>> states = jnp.array([[1.0], [3.0], [2.0], [5.0]])
+        >>> r = lnpool.pool_packed(states, p=2.0, segment_ids=jnp.array([0, 0, 0, 2]), num_segments=3)
+        >>> [round(float(x), 3) for x in r[:, 0]]
+        [2.16, 0.0, 5.0]
+
+    References:
+        Wu et al., ACL 2020, as for ``pool``.
     """
     checked = _check.check(
         states,
@@ -212,38 +199,20 @@ def contributions(
         mask=mask,
         scale_limit=scale_limit,
         log_states=log_states,
-        log_bound=None,
+        log_bound=log_bound,
         sharpen=sharpen,
-        implementation=None,
+        implementation=implementation,
+        segments=(segment_ids, num_segments),
     )
-    w = _rows.over_rows(functools.partial(_exact.contributions, checked.call), checked.inputs)
-    return w.reshape(*checked.batch, checked.tokens, checked.features).astype(checked.inputs.states.dtype)
+    return _pooled(checked)
 
 
-def scale_limit(x: Float[ArrayLike, "*S"], method: str) -> Float[Array, "*S"]:
-    """Raw states to log states, log h, by a named limit.
-
-    ``pool(x, scale_limit=method)`` does the same inside the op without storing the result.
-
-    Args:
-        x: real numbers of any shape.
-        method: name in ``SCALE_LIMITS``.
-
-    Returns:
-        log h in the shape and dtype of ``x``.
-
-    Raises:
-        TypeError: ``x`` is no floating-point array.
-        ValueError: unknown method.
-
-    Example:
-        >>> import jax.numpy as jnp, lnpool
-        >>> [round(float(u), 3) for u in lnpool.scale_limit(jnp.array([-2.0, 0.0, 0.5]), "tanh")]
-        [-0.964, 0.0, 0.462]
-
-    References:
-        Wu et al., ACL 2020, who name the step; the functions are the usual choices.
-    """
-    x = _check.floating("x", x)
-    limit = SCALE_LIMITS[_check.one_of("scale_limit", method, SCALE_LIMITS)]
-    return limit.log_states(x.astype(_check.compute_dtype(x))).astype(x.dtype)
+def _pooled(checked: _check.Checked) -> Array:
+    """Run a checked call, and give the result the shape that the caller knows."""
+    try:
+        out = _run(checked.call, _varying(checked.call, checked.inputs))
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise TypeError(_FORWARD_MODE_HINT) from error
+    return out.reshape(*checked.batch, checked.features)

@@ -14,6 +14,7 @@ from jax import Array, lax
 
 from lnpool import _compat
 from lnpool._types import Inputs
+from lnpool._weights import ROWS
 
 Tree: TypeAlias = Any  # a pytree of arrays
 
@@ -24,15 +25,15 @@ _MIN_WIDTH = 8  # features of a block: half a cache line of float32
 
 def over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tree) -> Tree:
     """``compute(row, *operands of the row)`` for every row: [B ...] arrays in and out, p shared."""
-    mapped: Tree = jax.tree.map(lambda _: 0, inputs)._replace(p=None)
-    return jax.vmap(compute, in_axes=(mapped, *(0 for _ in operands)))(inputs, *operands)
+    mapped: Tree = jax.tree.map(lambda _: 0, inputs)._replace(p=None, pieces=None)
+    return jax.vmap(compute, in_axes=(mapped, *(0 for _ in operands)), axis_name=ROWS)(inputs, *operands)
 
 
 def fused_over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tree) -> Tree:
     """``over_rows`` without a temporary of the size of the states.
 
-    ``compute`` must treat features independently; a result of width 1 is a sum over features, to which every block of
-    features adds its part.
+    ``compute`` must not sum over other rows or devices, and must treat features independently; a result of width 1 is
+    a sum over features, to which every block of features adds its part.
     """
     rows, *_, width = inputs.states.shape
     if inputs.states.size < _MIN_SIZE:
@@ -48,7 +49,7 @@ def fused_over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tre
             def of_row(tree: Tree) -> Tree:
                 return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, row, keepdims=False), tree)
 
-            row_inputs: Tree = inputs._replace(p=())  # type: ignore[arg-type]  # p has no rows
+            row_inputs: Tree = inputs._replace(p=(), pieces=None)  # type: ignore[arg-type]  # p has no rows
             args = (of_row(row_inputs)._replace(p=inputs.p), *map(of_row, operands))
             return compute(*jax.tree.map(lambda x: block_of(x, block), args))
 

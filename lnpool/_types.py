@@ -28,6 +28,7 @@ class Call:
     scale_limit: ScaleLimitName | None = None
     log_range: tuple[float, float] | None = None  # proven or promised bounds of log h; None where unknown
     sharpen: bool = True
+    axis_name: str | None = None  # the shard_map axis over which the tokens of every row are split
 
     @property
     def is_linear(self) -> bool:
@@ -40,13 +41,26 @@ class Call:
         return self.log_range is not None and all(map(math.isfinite, self.log_range))
 
 
+class Pieces(NamedTuple):
+    """How packed texts are cut into rows of equal length; see ``_pieces``. N tokens, S texts, B rows of T tokens."""
+
+    index: Array  # [B T] the token at each place of a row
+    mask: Array  # [B T] whether it belongs to the row
+    home: Array  # [N] the place of each token among all B*T
+    owned: Array  # [N] whether the token belongs to a text
+    text: Array  # [B] the text of each row
+    last: Array  # [S] the last row of each text
+    empty: Array  # [S] whether a text has no token
+
+
 class Inputs(NamedTuple):
-    """The array arguments of one call in canonical shape."""
+    """The array arguments of one call in canonical shape; packed texts are one row, which ``pieces`` cuts."""
 
     states: Array
     scores: Array
     p: Array
     mask: Array | None
+    pieces: Pieces | None = None
 
 
 class Residuals(NamedTuple):

@@ -1,11 +1,19 @@
-"""The attention weights of one row: v = softmax(p z), or softmax(z) when attention stays out of the power."""
+"""The attention weights of one row: v = softmax(p z), or softmax(z) when attention stays out of the power.
 
+``total`` and ``extremum`` are the only reductions over tokens: where the tokens of a text lie in several rows or on
+several devices, its sums and extrema meet here.
+"""
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from lnpool import _pieces
 from lnpool._types import Call, Inputs
+
+ROWS = "lnpool_rows"  # the axis of rows inside ``_rows.over_rows``
 
 INFINITE = 1e30  # stands for an infinite exponent or score: large enough to be one, small enough to multiply
 
@@ -24,9 +32,22 @@ class Attention(NamedTuple):
         return self.scores - self.offset
 
 
-def total(x: Array) -> Array:
-    """Sum over tokens."""
-    return jnp.sum(x, axis=0, keepdims=True)
+def total(call: Call, inputs: Inputs, x: Array) -> Array:
+    """Sum over the tokens of a text."""
+    return _meet(call, inputs, jnp.sum(x, axis=0, keepdims=True), jnp.add, lax.psum)
+
+
+def _meet(
+    call: Call,
+    inputs: Inputs,
+    x: Array,
+    operation: Callable[[Array, Array], Array],
+    collective: Callable[[Array, str], Array],
+) -> Array:
+    """What a row knows -> what its whole text knows."""
+    if inputs.pieces is not None:
+        x = _pieces.combine(inputs.pieces, lax.all_gather(x, ROWS), operation)[lax.axis_index(ROWS)]
+    return x if call.axis_name is None else collective(x, call.axis_name)
 
 
 def select(mask: Array | None, x: Array, otherwise: Array | float) -> Array:
@@ -54,9 +75,10 @@ def finite(p: Array) -> Array:
     return jnp.clip(p, -INFINITE, INFINITE)
 
 
-def extremum(sign: Array, x: Array, keep: Array | None) -> Array:
+def extremum(call: Call, inputs: Inputs, sign: Array, x: Array, keep: Array | None) -> Array:
     """Largest (sign +1) or smallest (sign -1) kept ``x`` over tokens; -+inf where none is kept. No gradient."""
-    return lax.stop_gradient(sign * jnp.max(select(keep, sign * x, -jnp.inf), axis=0, keepdims=True))
+    largest = jnp.max(select(keep, lax.stop_gradient(sign * x), -jnp.inf), axis=0, keepdims=True)
+    return lax.stop_gradient(sign) * _meet(call, inputs, largest, jnp.maximum, lax.pmax)
 
 
 def _power(call: Call, inputs: Inputs) -> Array:
@@ -69,16 +91,18 @@ def attend(call: Call, inputs: Inputs) -> Attention:
     p, mask = _power(call, inputs), inputs.mask
     scores = select(mask, inputs.scores, 0).astype(p.dtype)
     up, down = jnp.ones((), p.dtype), -jnp.ones((), p.dtype)
-    scores = jnp.clip(scores - _where_any(mask, extremum(up, scores, mask)), -INFINITE, INFINITE)
-    offset = jnp.where(p >= 0, 0, _where_any(mask, extremum(down, scores, mask)))
+    scores = jnp.clip(scores - _where_any(call, inputs, extremum(call, inputs, up, scores, mask)), -INFINITE, INFINITE)
+    offset = jnp.where(p >= 0, 0, _where_any(call, inputs, extremum(call, inputs, down, scores, mask)))
     q = select(mask, at_most(p * (scores - offset), 0), -jnp.inf)
-    log_z = jnp.log(at_least(total(jnp.exp(q)), 1))
-    return Attention(scores, offset, log_z, total(jnp.exp(q - log_z) * (scores - offset)))
+    log_z = jnp.log(at_least(total(call, inputs, jnp.exp(q)), 1))
+    return Attention(scores, offset, log_z, total(call, inputs, jnp.exp(q - log_z) * (scores - offset)))
 
 
-def _where_any(mask: Array | None, x: Array) -> Array:
-    """``x`` where the row has a token, else 0."""
-    return x if mask is None else jnp.where(jnp.any(mask, axis=0, keepdims=True), x, 0)
+def _where_any(call: Call, inputs: Inputs, x: Array) -> Array:
+    """``x`` where the text has a token, else 0."""
+    if inputs.mask is None:
+        return x
+    return jnp.where(total(call, inputs, inputs.mask.astype(x.dtype)) > 0, x, 0)
 
 
 def log_weights(call: Call, inputs: Inputs, attention: Attention) -> Array:

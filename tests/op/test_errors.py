@@ -97,3 +97,30 @@ def test_module_call():
     module = lnpool.nn.LearnedNormPool(6, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"states must have shape \[\*B T D\] with D = 6, got \(2, 5, 4\)"):
         module(jnp.ones((2, 5, 4)))
+
+
+IDS = jnp.array([0, 0, 1, 1, 1])
+PACKED = [
+    ({"states": STATES}, ValueError, r"packed states must have shape \[N D\], got \(2, 5, 6\)"),
+    ({"segment_ids": IDS[::-1]}, ValueError, "segment_ids must be sorted"),
+    ({"segment_ids": IDS[:3]}, ValueError, r"segment_ids must have shape \[N\] = \(5,\), got \(3,\)"),
+    ({"segment_ids": IDS.astype(float)}, TypeError, "segment_ids must be integers, got float32"),
+    ({"segment_ids": [0, 0, 1, 1, 1]}, TypeError, "segment_ids must be an array, got list"),
+    ({"num_segments": 0}, ValueError, "num_segments must be at least 1"),
+    ({"num_segments": 2.0}, TypeError, "num_segments must be an integer"),
+    ({"implementation": "reference"}, NotImplementedError, "one row a text"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), PACKED, ids=range(len(PACKED)))
+def test_pool_packed(arguments, error, message):
+    with pytest.raises(error, match=message) as caught:
+        lnpool.pool_packed(**{"states": STATES[0], "segment_ids": IDS, "num_segments": 2, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_axis_name():
+    with pytest.raises(ValueError, match="axis_name='tokens' is no axis here"):
+        lnpool.pool(STATES, axis_name="tokens")
+    with pytest.raises(TypeError, match="axis_name must be the name of one shard_map axis, got tuple"):
+        lnpool.pool(STATES, axis_name=("data", "tokens"))

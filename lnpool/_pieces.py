@@ -1,0 +1,82 @@
+"""Texts that lie one behind the other, [N D] with sorted segment ids, as rows of equal length; and how sums meet.
+
+Every text is cut into pieces of T tokens, the last one padded: at most N/T + S rows for S texts of any lengths. Rows
+are gathered, and what is computed of them is gathered back, so that nothing is scattered. Sums over a text are
+sums over its pieces, which lie one behind the other: a segmented scan over the rows (Blelloch, "Prefix Sums and Their
+Applications", 1990), which keeps a NaN in its own text and adds in a fixed order.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lnpool._types import Pieces
+
+_LARGEST, _SMALLEST = 256, 8  # tokens of a piece
+
+
+def cut(segment_ids: Array, num_segments: int) -> Pieces:
+    """Sorted ids [N] -> pieces; a token whose id is not in [0, num_segments) belongs to no text."""
+    (tokens,) = segment_ids.shape
+    size = _size(tokens, num_segments)
+    bounds = jnp.searchsorted(segment_ids, jnp.arange(num_segments + 1, dtype=segment_ids.dtype)).astype(jnp.int32)
+    start, count = bounds[:-1], jnp.diff(bounds)
+    ends = jnp.cumsum((count + size - 1) // size, dtype=jnp.int32)  # of the rows of each text
+    first = ends - (count + size - 1) // size
+    rows = jnp.arange(tokens // size + num_segments, dtype=jnp.int32)
+    text = jnp.minimum(jnp.searchsorted(ends, rows, side="right"), num_segments - 1).astype(jnp.int32)
+    inside = (rows - first[text])[:, None] * size + jnp.arange(size, dtype=jnp.int32)[None]
+    index = jnp.minimum(start[text][:, None] + inside, tokens - 1)
+    owner = jnp.clip(segment_ids, 0, num_segments - 1).astype(jnp.int32)
+    place = jnp.arange(tokens, dtype=jnp.int32) - start[owner]
+    return Pieces(
+        index=index,
+        mask=inside < count[text][:, None],
+        home=jnp.clip(first[owner] * size + place, 0, rows.size * size - 1),
+        owned=segment_ids == owner,
+        text=text,
+        last=jnp.maximum(ends - 1, 0),
+        empty=count == 0,
+    )
+
+
+def _size(tokens: int, num_segments: int) -> int:
+    """Tokens of a piece: a power of two near half of the mean length."""
+    size = _SMALLEST
+    while size < _LARGEST and 2 * size * num_segments < tokens:
+        size *= 2
+    return size
+
+
+def rows(pieces: Pieces, x: Array) -> Array:
+    """Packed [1 N ...] -> rows [B T ...]."""
+    return x[0, pieces.index]
+
+
+def tokens(pieces: Pieces, x: Array) -> Array:
+    """Rows [B T ...] -> packed [1 N ...], 0 at tokens of no text."""
+    flat = x.reshape(-1, *x.shape[2:])[pieces.home]
+    return jnp.where(_wide(pieces.owned, flat), flat, 0)[None]
+
+
+def of_texts(pieces: Pieces, x: Array) -> Array:
+    """What every row of a text knows, [B 1 ...] -> [S 1 ...]; 0 for an empty text."""
+    x = x[pieces.last]
+    return jnp.where(_wide(pieces.empty, x), 0, x)
+
+
+def combine(pieces: Pieces, x: Array, operation: Callable[[Array, Array], Array]) -> Array:
+    """Every row [B 1 ...] -> the operation over all rows of its text, told to each of them."""
+
+    def step(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
+        (starts, before), (begins, here) = left, right
+        return starts | begins, jnp.where(begins, here, operation(before, here))
+
+    begins = jnp.concatenate([jnp.ones(1, bool), pieces.text[1:] != pieces.text[:-1]])
+    _, running = lax.associative_scan(step, (_wide(begins, x), x))
+    return running[pieces.last[pieces.text]]
+
+
+def _wide(flags: Array, like: Array) -> Array:
+    return flags.reshape(-1, *(1,) * (like.ndim - 1))

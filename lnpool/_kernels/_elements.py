@@ -158,7 +158,7 @@ def finish(call: Call, row: Row, sums: Sums, mean_z: Array) -> Residuals:
     else:
         assert sums.reference is not None
         assert sums.m is not None
-        reference, m = sums.reference, jnp.where(zero, 0, sums.m)
+        reference, m = sums.reference, jnp.where(zero, -jnp.inf, sums.m)
         reference = jnp.where(reference == (0 if call.is_linear else SILENT), 1 if call.is_linear else 0, reference)
         excess = log_w - row.log_z
         rho = m + excess / p if call.sharpen else (m + excess) / p
@@ -179,7 +179,7 @@ def gradients(call: Call, row: Row, result: Result, raw: Array, z: Array) -> tup
     share = result.g * result.r * jnp.exp(log_v + row.p * log_ratio)
     difference = share - result.g * result.r * jnp.exp(log_v)
     if call.is_linear:
-        dstates = jnp.where(result.r == 0, 0, result.g) * jnp.exp(log_v + (row.p - 1) * log_ratio)
+        dstates = result.g * jnp.exp(log_v + (row.p - 1) * log_ratio)
     elif call.scale_limit:
         dstates = share * SCALE_LIMITS[call.scale_limit].derivative(jnp.where(mask, raw, 0))
     else:

@@ -153,6 +153,8 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
     def kernel(flat: Inputs, saved: Saved, g: Array) -> tuple[Array, Array]:
         attention, residuals = saved
         scores, lengths = _operands(flat, attention)
+        # r = 0 has no derivative where no state is positive; where r is merely too small for a float, it has.
+        g = jnp.where(jnp.isneginf(residuals.x_reference), 0, g)
         wide = (flat.p[None], attention.log_z, residuals.reference, residuals.rho, g, residuals.value)
         rows = jnp.stack([_per_row(shape, x) for x in wide], axis=1)
         run = _batched(functools.partial(_kernels().pullback, call, flat.mask is not None))

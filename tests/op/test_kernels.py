@@ -297,3 +297,15 @@ def test_both_forms_agree_at_the_end_of_the_range():
         end = np.float32(_rule.LARGEST_EXPONENT)
         assert_agrees(run(end), run(np.nextafter(end, np.float32(1e9))), SAME_FORMULA)
         assert_agrees(run(np.float32(1)), run(np.nextafter(np.float32(1), np.float32(0))), SAME_FORMULA)
+
+
+def test_a_value_too_small_for_a_float_keeps_its_gradient():
+    """r underflows to 0 though its states are positive: its derivative by them does not."""
+    states = np.float32([[[1.2e-38, 0.0], [0.0, 0.0]]])
+    scores, p, g = np.float32([[0.0, 3.0]]), np.float32(1.5), np.float32([[1.5, -0.7]])
+    with interpreted():
+        got = value_and_gradients(states, scores, p, g, implementation="pallas")
+    want = value_and_gradients(states, scores, p, g, implementation="xla")
+    assert got[0][0, 0] == 0 != want[1][0, 0, 0]
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-5)
+    np.testing.assert_array_equal(got[2], want[2])

@@ -49,7 +49,9 @@ def current_target() -> Target:
 
 def no_triton() -> str | None:
     """Why this JAX cannot lower kernels to Triton; None where it can."""
-    return None if triton else f"the Pallas kernels for GPU need the Triton lowering, which JAX {jax.__version__} lacks."
+    return (
+        None if triton else f"the Pallas kernels for GPU need the Triton lowering, which JAX {jax.__version__} lacks."
+    )
 
 
 def load(ref: Any, index: Any, mask: Array, other: float) -> Array:

@@ -81,7 +81,7 @@ def _log_ratio(call: Call, states: Array, reference: Array) -> Array:
         return jnp.maximum(states - reference, SILENT)
     zero = states == 0
     reference = jnp.where(reference == 0, 1, reference)
-    ratio = states / reference
+    ratio = jnp.where(states == reference, 1, states / reference)  # a GPU, or 1/reference first, would miss 1
     inside = (ratio > RATIO_RANGE[0]) & (ratio < RATIO_RANGE[1])
     d = jnp.log(jnp.where(zero, 1, jnp.where(inside, ratio, states))) - jnp.where(inside, 0, jnp.log(reference))
     return jnp.where(zero, SILENT, d)

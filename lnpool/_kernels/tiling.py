@@ -96,7 +96,7 @@ _MAX_COLUMNS = 512
 
 
 class Columns(NamedTuple):
-    """How GPU programs share the features of a head and the tokens of a row; every size a program sees is a power of 2."""
+    """How GPU programs share the features of a head and the tokens of a row. Blocks are powers of 2 wide and high."""
 
     features: int  # of a block, the last one masked
     blocks: int  # of a head

@@ -67,7 +67,7 @@ def compiled(
     platform, shape, implementation, *, heads=None, p=(), dtype="float32", masked=True, backward=True,
     compiler_options=None, **options,
 ):  # fmt: skip
-    """The op compiled for a device. The exponent is a constant 2, so that XLA drops the form that it does not choose."""
+    """The op compiled for a device. The exponent is a constant 2: XLA drops the form that it does not choose."""
     device = devices(platform)[0]
     on_device = functools.partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(device))
     batch, tokens, features = shape

@@ -23,6 +23,7 @@ ALLOWED = {
         "lnpool._bounded",
         "lnpool._kernels._compat",
         "lnpool._kernels._elements",
+        "lnpool._kernels.gpu",
         "lnpool._kernels.tpu",
         "lnpool._rows",
         "lnpool._types",
@@ -30,6 +31,12 @@ ALLOWED = {
         "lnpool._xla",
     },
     "lnpool._kernels.tpu": {
+        "lnpool._kernels._compat",
+        "lnpool._kernels._elements",
+        "lnpool._kernels.tiling",
+        "lnpool._types",
+    },
+    "lnpool._kernels.gpu": {
         "lnpool._kernels._compat",
         "lnpool._kernels._elements",
         "lnpool._kernels.tiling",

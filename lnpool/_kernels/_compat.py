@@ -7,8 +7,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from lnpool import _compat
+
+triton: Any
+try:
+    from jax.experimental.pallas import triton
+except ImportError:
+    triton = None
 
 
 class Target(NamedTuple):
@@ -38,6 +45,23 @@ def target(platform: str, interpret: Any = False) -> Iterator[None]:
 def current_target() -> Target:
     """The target of the context, else this machine."""
     return _TARGET.get() or Target(jax.default_backend())
+
+
+def no_triton() -> str | None:
+    """Why this JAX cannot lower kernels to Triton; None where it can."""
+    return (
+        None if triton else f"the Pallas kernels for GPU need the Triton lowering, which JAX {jax.__version__} lacks."
+    )
+
+
+def load(ref: Any, index: Any, mask: Array, other: float) -> Array:
+    """``ref[index]``, and ``other`` where ``mask`` is False, which is not read."""
+    return triton.load(ref.at[index], mask=mask, other=other)
+
+
+def store(ref: Any, index: Any, x: Array, mask: Array) -> None:
+    """``ref[index] = x`` where ``mask`` is True."""
+    triton.store(ref.at[index], x, mask=mask)
 
 
 def in_32_bits() -> contextlib.AbstractContextManager[None]:

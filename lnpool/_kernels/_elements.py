@@ -12,7 +12,8 @@ A new maximum rescales W and E once a block. As in ``_exact`` the ratio h/h_ref 
 scale of the states costs no digits: the value keeps the mark N1 of the exact form, error <= u (16 + 8 |log(r/h_ref)|).
 """
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ def _log_ratio(call: Call, states: Array, reference: Array) -> Array:
         return jnp.maximum(states - reference, SILENT)
     zero = states == 0
     reference = jnp.where(reference == 0, 1, reference)
-    ratio = states / reference
+    ratio = jnp.where(states == reference, 1, states / reference)  # a GPU, or 1/reference first, would miss 1
     inside = (ratio > RATIO_RANGE[0]) & (ratio < RATIO_RANGE[1])
     d = jnp.log(jnp.where(zero, 1, jnp.where(inside, ratio, states))) - jnp.where(inside, 0, jnp.log(reference))
     return jnp.where(zero, SILENT, d)
@@ -90,33 +91,45 @@ def _log_v(call: Call, row: Row, z: Array) -> Array:
     return (row.p * z if call.sharpen else z) - row.log_z
 
 
-def absorb(call: Call, row: Row, sums: Sums, raw: Array, z: Array) -> Sums:
-    """The sums [1 S D] with a block of states [N S D] and scores [N S 1|D], -inf at padding, added."""
-    mask = z != -jnp.inf
-    states = _states(call, raw, mask)
-    score = jnp.where(mask, z, 0)
+def absorb(call: Call, row: Row, sums: Sums, blocks: Sequence[tuple[Array, Array]]) -> Sums:
+    """The sums [1 S D] with blocks of states [N S D] and scores [N S 1|D], -inf at padding, added.
+
+    Several blocks share one rescale, so that a thread that reads one token after the other is as fast as a wide vector.
+    """
+    known = [(_states(call, raw, z != -jnp.inf), jnp.where(z == -jnp.inf, 0, z)) for raw, z in blocks]
     if call.is_bounded:
-        assert call.log_range is not None
+        return _absorb_bounded(call, row, sums, known)
+    assert sums.reference is not None
+    reference = functools.reduce(jnp.maximum, (_over_tokens(jnp.max, states) for states, _ in known), sums.reference)
+    ratios = [_log_ratio(call, states, reference) for states, _ in known]
+    ys = [
+        jnp.where(d == SILENT, SILENT, score + (d if call.sharpen else row.p * d))
+        for d, (_, score) in zip(ratios, known, strict=True)
+    ]
+    tops = [_over_tokens(jnp.max, y) for y in ys]
+    sums = _rescaled(call, row, sums, reference, lambda m: functools.reduce(jnp.maximum, tops, m))
+    assert sums.m is not None
+    w, e = sums.w, sums.e
+    for d, y in zip(ratios, ys, strict=True):
+        terms = jnp.where(d == SILENT, 0, jnp.exp(_scaled(call, row, y - sums.m)))
+        w = w + _over_tokens(jnp.sum, terms)
+        e = None if e is None else e + _over_tokens(jnp.sum, terms * (y - sums.m if call.sharpen else d))
+    return sums._replace(w=w, e=e)
+
+
+def _absorb_bounded(call: Call, row: Row, sums: Sums, known: Sequence[tuple[Array, Array]]) -> Sums:
+    assert call.log_range is not None
+    w, e = sums.w, sums.e
+    for states, score in known:
         d = jnp.maximum(states - call.log_range[1], SILENT)
         terms = jnp.exp(row.p * d + _log_v(call, row, score))
-        e = None if sums.e is None else sums.e + _over_tokens(terms * (d + score if call.sharpen else d))
-        return Sums(sums.w + _over_tokens(terms), e, None, None)
-    assert sums.reference is not None
-    assert sums.m is not None
-    reference = jnp.maximum(sums.reference, jnp.max(states, axis=0, keepdims=True))
-    d = _log_ratio(call, states, reference)
-    silent = d == SILENT
-    y = jnp.where(silent, SILENT, score + (d if call.sharpen else row.p * d))
-    top = jnp.max(y, axis=0, keepdims=True)
-    sums = _rescaled(call, row, sums, reference, lambda m: jnp.maximum(m, top))
-    assert sums.m is not None
-    terms = jnp.where(silent, 0, jnp.exp(_scaled(call, row, y - sums.m)))
-    e = None if sums.e is None else sums.e + _over_tokens(terms * (y - sums.m if call.sharpen else d))
-    return sums._replace(w=sums.w + _over_tokens(terms), e=e)
+        w = w + _over_tokens(jnp.sum, terms)
+        e = None if e is None else e + _over_tokens(jnp.sum, terms * (d + score if call.sharpen else d))
+    return Sums(w, e)
 
 
 def merge(call: Call, row: Row, sums: Sums) -> Sums:
-    """The slots [1 S D] of a row as one [1 1 D]."""
+    """The slots [B S D] of every row as one [B 1 D]."""
     if sums.reference is not None:
         reference = jnp.max(sums.reference, axis=1, keepdims=True)
         sums = _rescaled(call, row, sums, reference, lambda m: jnp.max(m, axis=1, keepdims=True))
@@ -141,8 +154,8 @@ def _scaled(call: Call, row: Row, y: Array) -> Array:
     return row.p * y if call.sharpen else y
 
 
-def _over_tokens(x: Array) -> Array:
-    return jnp.sum(x, axis=0, keepdims=True)
+def _over_tokens(reduce: Callable[..., Array], x: Array) -> Array:
+    return x if x.shape[0] == 1 else reduce(x, axis=0, keepdims=True)
 
 
 def finish(call: Call, row: Row, sums: Sums, mean_z: Array) -> Residuals:
@@ -158,7 +171,7 @@ def finish(call: Call, row: Row, sums: Sums, mean_z: Array) -> Residuals:
     else:
         assert sums.reference is not None
         assert sums.m is not None
-        reference, m = sums.reference, jnp.where(zero, 0, sums.m)
+        reference, m = sums.reference, jnp.where(zero, -jnp.inf, sums.m)
         reference = jnp.where(reference == (0 if call.is_linear else SILENT), 1 if call.is_linear else 0, reference)
         excess = log_w - row.log_z
         rho = m + excess / p if call.sharpen else (m + excess) / p
@@ -179,7 +192,7 @@ def gradients(call: Call, row: Row, result: Result, raw: Array, z: Array) -> tup
     share = result.g * result.r * jnp.exp(log_v + row.p * log_ratio)
     difference = share - result.g * result.r * jnp.exp(log_v)
     if call.is_linear:
-        dstates = jnp.where(result.r == 0, 0, result.g) * jnp.exp(log_v + (row.p - 1) * log_ratio)
+        dstates = result.g * jnp.exp(log_v + (row.p - 1) * log_ratio)
     elif call.scale_limit:
         dstates = share * SCALE_LIMITS[call.scale_limit].derivative(jnp.where(mask, raw, 0))
     else:

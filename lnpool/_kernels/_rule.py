@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lnpool import _bounded, _xla
-from lnpool._kernels import _compat, tpu
+from lnpool._kernels import _compat, gpu, tpu
 from lnpool._kernels._elements import Row, fields, finish, unpacked
 from lnpool._rows import over_rows
 from lnpool._types import Call, Inputs, Residuals
@@ -25,14 +25,16 @@ Saved: TypeAlias = tuple[Attention, Residuals]
 
 LARGEST_EXPONENT = 64.0  # of the online form: above it p log(h/r) loses digits that the exact form keeps
 
-_PLATFORMS = {"tpu": tpu}
-_ON_CPU = "the Pallas kernels are compiled for TPU; on other devices only the tests run them, interpreted"
+_PLATFORMS = {"tpu": tpu, "gpu": gpu}
+_ON_CPU = "the Pallas kernels are compiled for TPU and GPU; on other devices only the tests run them, interpreted"
 
 
 def why_not() -> str | None:
     """Why this machine cannot run the kernels; None where it can."""
     platform = _compat.current_target().platform
-    return None if platform in _PLATFORMS else f"{_ON_CPU} (the default device here is a {platform})."
+    if platform not in _PLATFORMS:
+        return f"{_ON_CPU} (the default device here is a {platform})."
+    return _compat.no_triton() if platform == "gpu" else None
 
 
 def unsupported(call: Call, inputs: Inputs) -> str | None:
@@ -153,6 +155,8 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
     def kernel(flat: Inputs, saved: Saved, g: Array) -> tuple[Array, Array]:
         attention, residuals = saved
         scores, lengths = _operands(flat, attention)
+        # r = 0 has no derivative where no state is positive; where r is merely too small for a float, it has.
+        g = jnp.where(jnp.isneginf(residuals.x_reference), 0, g)
         wide = (flat.p[None], attention.log_z, residuals.reference, residuals.rho, g, residuals.value)
         rows = jnp.stack([_per_row(shape, x) for x in wide], axis=1)
         run = _batched(functools.partial(_kernels().pullback, call, flat.mask is not None))

@@ -84,3 +84,44 @@ def fetched_bytes(lengths: list[int], tokens: int, features: int, itemsize: int,
                     total += rows * tiling.features * itemsize
                 before = (row, feature_block, block)
     return total
+
+
+# --- GPU ------------------------------------------------------------------------------------------------------------
+
+UNROLL = 8  # tokens whose loads are in flight together, and which share one rescale of the running sums
+_PROGRAMS = 4 * 132  # that fill the multiprocessors of an H100 four times
+_MIN_SPLIT_TOKENS = 64  # a shorter part of a row costs more in merging than it gains
+_TILE = 2048  # elements of a block of the backward pass: 16 for each of 128 threads
+_MAX_COLUMNS = 512
+
+
+class Columns(NamedTuple):
+    """How GPU programs share the features of a head and the tokens of a row. Blocks are powers of 2 wide and high."""
+
+    features: int  # of a block, the last one masked
+    blocks: int  # of a head
+    splits: int  # of a row, forward
+    split_tokens: int
+    tile_tokens: int  # of a block, backward
+
+
+def columns(batch: int, tokens: int, heads: int, size: int) -> Columns:
+    """The blocks for states [B T H K] with heads of ``size`` K: the width that wastes least, then the widest."""
+    if size <= LANES:
+        features = 1 << (size - 1).bit_length()
+    else:
+        widths = [LANES << k for k in range((_MAX_COLUMNS // LANES).bit_length())]
+        features = min(widths, key=lambda width: (round_up(size, width), -width))
+    blocks = -(-size // features)
+    wanted = -(-_PROGRAMS // max(batch * heads * blocks, 1))
+    splits = max(1, min(wanted, -(-tokens // _MIN_SPLIT_TOKENS)))
+    split_tokens = round_up(-(-tokens // splits), UNROLL)
+    tile_tokens = min(max(_TILE // features, 4), _MIN_SPLIT_TOKENS)
+    return Columns(features, blocks, -(-tokens // split_tokens), split_tokens, tile_tokens)
+
+
+def span(split: Index, length: Index, size: int) -> tuple[Index, Index]:
+    """First token of a split, and how many it reads: none behind the last real token of the row."""
+    start = split * size
+    left = length - start
+    return start, (min(max(left, 0), size) if isinstance(left, int) else jnp.clip(left, 0, size))

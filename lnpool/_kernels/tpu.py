@@ -79,7 +79,7 @@ def _sums_kernel(
         owned = _owners(heads, size, tiles, feature_block)
 
         def step(i: Array, sums: Sums) -> Sums:
-            return absorb(call, row, sums, *_tokens(states, columns, owned, i * tiles.chunk, tiles.chunk))
+            return absorb(call, row, sums, [_tokens(states, columns, owned, i * tiles.chunk, tiles.chunk)])
 
         chunks = (jnp.minimum(left, tiles.tokens) + (tiles.chunk - 1)) // tiles.chunk
         after = lax.fori_loop(

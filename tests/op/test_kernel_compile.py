@@ -9,18 +9,17 @@ block is fetched follows from the index maps (tiling.fetched_bytes). What is mea
 """
 
 import functools
-import os
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import lnpool
 from lnpool._kernels import _compat
+from tests.op import compiling
 from tests.op.cases import BOUNDED, FIXED, LOG
 from tests.op.running import value_and_gradients
 
@@ -30,39 +29,8 @@ FORWARD, BOTH = 1.05, 3.1  # passes over the states
 SMALL = 0.05  # of the states: temporaries
 
 
-@functools.cache
-def devices():
-    pytest.importorskip("libtpu", reason='no TPU compiler: pip install "libtpu==0.0.42.*"')
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    try:
-        return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
-    except Exception as error:  # whatever libtpu raises: it has no public error type
-        pytest.skip(f"the TPU compiler of libtpu did not start: {error}")
-
-
-def compiled(shape, implementation, *, heads=None, p=(), dtype="float32", masked=True, backward=True, **options):
-    """The op compiled for TPU. The exponent is a constant 2, so that XLA drops the form that it does not choose."""
-    on_device = functools.partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(devices()[0]))
-    batch, tokens, features = shape
-    exponent = np.full(p, 2.0, np.float32)
-
-    def forward(states, scores, mask, g):
-        return lnpool.pool(states, scores, jnp.asarray(exponent), mask=mask, implementation=implementation, **options)
-
-    def both(states, scores, mask, g):
-        p = jnp.asarray(exponent)
-        return value_and_gradients(states, scores, p, g, mask=mask, implementation=implementation, **options)
-
-    args = (
-        on_device(shape, dtype),
-        on_device((batch, tokens, *([heads] if heads else [])), "float32"),
-        on_device((batch, tokens), bool) if masked else None,
-        on_device((batch, features), dtype),
-    )
-    with _compat.target("tpu"), jax.default_device(devices()[0]), jax.numpy_dtype_promotion("standard"):
-        traced = jax.jit(both if backward else forward).trace(*args)
-        return traced.lower(lowering_platforms=("tpu",)).compile()
+devices = functools.partial(compiling.devices, "tpu")
+compiled = functools.partial(compiling.compiled, "tpu")
 
 
 def passes(executable, shape, dtype="float32"):

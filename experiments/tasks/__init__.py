@@ -1,6 +1,20 @@
 """Tasks: examples, loss and metrics. A new one is a file here and a row in the table."""
 
 from experiments.contracts import Task
+from experiments.tasks.documents import Imdb, Imdb8, Newsgroups
+from experiments.tasks.sentences import sentence_task
 from experiments.tasks.wordnet import WordNet
 
-TASKS: dict[str, type[Task]] = {"wordnet": WordNet}
+TASKS: dict[str, type[Task]] = {
+    "wordnet": WordNet,
+    "mr": sentence_task("mr"),
+    "sst1": sentence_task("sst1"),
+    "sst2": sentence_task("sst2"),
+    "subj": sentence_task("subj"),
+    "trec": sentence_task("trec"),
+    "cr": sentence_task("cr"),
+    "mpqa": sentence_task("mpqa"),
+    "imdb": Imdb,
+    "imdb8": Imdb8,
+    "newsgroups20": Newsgroups,
+}

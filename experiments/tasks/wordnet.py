@@ -10,7 +10,7 @@ from experiments.data.text import Example
 class WordNet(TextClassification):
     """Lexicographer classes of WordNet noun glosses."""
 
-    @staticmethod
-    def examples(options: TextOptions) -> Iterable[Example]:
+    @classmethod
+    def examples(cls, options: TextOptions) -> Iterable[Example]:
         """Return the embedded glosses."""
         return wordnet.read()

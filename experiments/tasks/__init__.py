@@ -5,6 +5,7 @@ from experiments.tasks.documents import Imdb, Imdb8, Newsgroups
 from experiments.tasks.file import File
 from experiments.tasks.needles import Needles
 from experiments.tasks.packaged import R8, R52, Films, MovieSnippets
+from experiments.tasks.reviews import review_task
 from experiments.tasks.sentences import sentence_task
 from experiments.tasks.wordnet import WordNet
 
@@ -26,4 +27,8 @@ TASKS: dict[str, type[Task]] = {
     "r52": R52,
     "movie_snippets": MovieSnippets,
     "films": Films,
+    "ag_news": review_task("ag_news"),
+    "yelp_polarity": review_task("yelp_polarity"),
+    "yelp_full": review_task("yelp_full"),
+    "amazon": review_task("amazon"),
 }

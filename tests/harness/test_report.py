@@ -6,7 +6,6 @@ import pytest
 
 from experiments import baseline, report
 from experiments.config import parse_args, to_json
-from tests.harness.conftest import toy_examples
 
 
 def run_folder(path, accuracy, line="", p=2.0):

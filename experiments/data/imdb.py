@@ -1,4 +1,4 @@
-"""The Large Movie Review Dataset of Maas et al. (2011): 50,000 reviews, scores 1-4 and 7-10, test films of their own."""
+"""The Large Movie Review Dataset (Maas et al. 2011): 50,000 reviews, scores 1-4 and 7-10, test films of their own."""
 
 import re
 from collections.abc import Iterator

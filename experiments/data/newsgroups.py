@@ -22,10 +22,10 @@ def read(path: Path) -> Iterator[Example]:
 
 
 def body(posting: str) -> str:
-    """Return the subject and what follows the header.
+    r"""Return the subject and what follows the header.
 
-    >>> body("From: a@b\\nSubject: Re: keys\\nLines: 1\\n\\nWho has them?")
-    'Re: keys\\nWho has them?'
+    >>> body("From: a@b\nSubject: Re: keys\nLines: 1\n\nWho has them?")
+    'Re: keys\nWho has them?'
     """
     header, _, text = posting.partition("\n\n")
     subject = next((line[8:].strip() for line in header.splitlines() if line.lower().startswith("subject:")), "")

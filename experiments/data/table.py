@@ -41,14 +41,14 @@ def read(path: Path | None, *, text: str = "", label: str = "", split: str = "",
         raise DataError("no file is given: --task file --path reviews.csv")
     content, replaced = _decode(path)
     rows = (_json_rows if path.suffix in (".jsonl", ".ndjson", ".json") else _csv_rows)(content, path)
-    number, first = next(rows, (0, None))
+    place, first = next(rows, (0, None))
     if first is None:
         raise DataError(f"{path.name} has no rows: expected a header and at least one row.")
     if isinstance(first, _BadRowError):
-        raise DataError(f"{path.name}, row {number}: {first}")
+        raise DataError(f"{path.name}, row {place}: {first}")
     columns = _columns(path, list(first), text, label, split)
     examples, bad = [], []
-    for number, row in itertools.chain([(number, first)], rows):
+    for number, row in itertools.chain([(place, first)], rows):
         try:
             examples.append(_example(row, *columns))
         except _BadRowError as error:

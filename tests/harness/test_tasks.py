@@ -103,10 +103,10 @@ def test_offline_is_one_line_within_two_seconds(tmp_path, monkeypatch, capsys):
 
 
 def test_an_archive_at_hand_needs_no_network(tmp_path):
-    with pytest.raises(DataError, match="has no a.gz: put it there"):
+    with pytest.raises(DataError, match=r"has no a.gz: put it there"):
         locate(Archive("a.gz", "http://127.0.0.1:1/"), tmp_path, tmp_path)
     (tmp_path / "a.gz").write_bytes(b"no archive")
-    with pytest.raises(DataError, match="a.gz cannot be read as an archive"):
+    with pytest.raises(DataError, match=r"a.gz cannot be read as an archive"):
         list(members(locate(Archive("a.gz", "http://127.0.0.1:1/"), tmp_path, tmp_path)))
 
 
@@ -248,7 +248,7 @@ def test_a_bad_file_is_one_line_and_exit_code_65(content, message, tmp_path, cap
 
 def test_bad_json_lines(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a", "label": 1}\n[]\n')
-    with pytest.raises(DataError, match="a.jsonl, row 2: expected a JSON object"):
+    with pytest.raises(DataError, match=r"a.jsonl, row 2: expected a JSON object"):
         read(tmp_path / "a.jsonl")
 
 

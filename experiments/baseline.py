@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic
 
-from experiments.classification import SPLITS
+from experiments.classification import SPLITS, TextClassification
 from experiments.cli import command, parse
 from experiments.config import Data, chosen_names
 from experiments.data.text import Example, split_words
@@ -60,7 +60,10 @@ def score(options: Options) -> dict[str, Any]:
     """Fit on the training split, choose the penalty by validation accuracy, test once."""
     began = time.perf_counter()
     examples: dict[str, list[Example]] = {split: [] for split in SPLITS}
-    for example in TASKS[options.task].examples(options.data):
+    task = TASKS[options.task]
+    if not issubclass(task, TextClassification):
+        raise UsageError(f"the task {options.task} has no texts with one class each: the baseline needs them.")
+    for example in task.examples(options.data):
         examples[example.split].append(example)
     for split, rows in examples.items():
         if not rows:

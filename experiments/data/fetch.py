@@ -65,7 +65,10 @@ def locate(source: Archive | Wheel, archives: Path | None, cache: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         # A folder beside the target: what is not complete and checked never gets the name of the target.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
-            (_pip_download if isinstance(source, Wheel) else _download)(source, Path(partial))
+            if isinstance(source, Wheel):
+                _pip_download(source, Path(partial))
+            else:
+                _download(source, Path(partial))
             _check(Path(partial) / source.name, source.sha256)
             os.replace(Path(partial) / source.name, path)
     else:

@@ -1,6 +1,6 @@
 """The linear baseline on the same split: TF-IDF of words and word pairs, and a support vector machine.
 
-    python -m experiments.baseline [--out DIR]
+    python -m experiments.baseline [--task NAME] [--archives DIR] [--out DIR]
 
 The penalty is chosen on the validation split; the test split is read once, at the end.
 """
@@ -10,12 +10,15 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
+from experiments.classification import SPLITS, TextClassification
 from experiments.cli import command, parse
-from experiments.data import wordnet
-from experiments.data.text import split_words
-from experiments.errors import UsageError
+from experiments.config import Data, chosen_names
+from experiments.data.text import Example, split_words
+from experiments.errors import DataError, UsageError, unknown
+from experiments.options import validate
+from experiments.tasks import TASKS
 from experiments.writer import RunFolder
 
 try:
@@ -29,22 +32,42 @@ PENALTIES = (0.2, 0.5, 1.0, 2.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Score TF-IDF with a linear classifier on the wordnet task."""
+class Options(Generic[Data]):
+    """Score TF-IDF with a linear classifier on a task."""
 
+    data: Data
+    task: str = "wordnet"
+    """What to learn; one of the names in experiments/tasks."""
     out: Path | None = None
     """Run folder for summary.json, new or empty; nothing is written when not given."""
     debug: bool = False
     """Show the traceback of an error."""
 
 
-def score() -> dict[str, Any]:
+def parse_args(arguments: list[str]) -> Options:
+    """Return the options of a command line."""
+    task = chosen_names(arguments, "task").get("task", "wordnet")
+    if task not in TASKS:
+        raise unknown("task", task, TASKS)
+    data = TASKS[task].Options()
+    kind: Any = Options[type(data)]  # type: ignore[misc]
+    options = parse(kind, arguments, program="python -m experiments.baseline", default=kind(data=data, task=task))
+    validate(options)
+    return options
+
+
+def score(options: Options) -> dict[str, Any]:
     """Fit on the training split, choose the penalty by validation accuracy, test once."""
     began = time.perf_counter()
-    examples = {
-        split: [example for example in wordnet.read() if example.split == split]
-        for split in ("train", "validation", "test")
-    }
+    examples: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    task = TASKS[options.task]
+    if not issubclass(task, TextClassification):
+        raise UsageError(f"the task {options.task} has no texts with one class each: the baseline needs them.")
+    for example in task.examples(options.data):
+        examples[example.split].append(example)
+    for split, rows in examples.items():
+        if not rows:
+            raise DataError(f"the {split} split has no examples: give the data more rows.")
     vectorizer = TfidfVectorizer(analyzer=_words_and_pairs, sublinear_tf=True, min_df=2)
     vectorizer.fit(example.text for example in examples["train"])
     vectors = {split: vectorizer.transform(row.text for row in rows) for split, rows in examples.items()}
@@ -54,7 +77,7 @@ def score() -> dict[str, Any]:
     best = max(PENALTIES, key=validation.__getitem__)
     predicted = fitted[best].predict(vectors["test"])
     return {
-        "task": "wordnet",
+        "task": options.task,
         "encoder": "tf-idf",
         "pooler": "linear",
         "seed": 0,
@@ -80,11 +103,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
 
     def body(arguments: list[str]) -> None:
-        options = parse(Options, arguments, program="python -m experiments.baseline")
+        options = parse_args(arguments)
         if TfidfVectorizer is None:
             raise UsageError('the baseline needs scikit-learn: pip install "lnpool[baselines]"')
         folder = RunFolder(options.out) if options.out else None
-        facts = score()
+        facts = score(options)
         if folder:
             folder.write_json("summary.json", facts)
         test = facts["test"]

@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import tyro
 from jax import Array
 from jaxtyping import Float
 
@@ -33,22 +35,52 @@ class TextOptions:
     """A word seen less often in the training split is the unknown word."""
 
 
+@dataclasses.dataclass(frozen=True)
+class SourceOptions(TextOptions):
+    """Where an archive comes from."""
+
+    archives: Annotated[Path | None, tyro.conf.arg(aliases=["--archives"])] = None
+    """Folder with upstream's archives; nothing is fetched when given."""
+    cache: Path = Path("~/.cache/lnpool")
+    """Folder that fetched archives are kept in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LongOptions(SourceOptions):
+    """Documents: more words are kept."""
+
+    batch_size: Annotated[int, Interval("[1, 65536]")] = 32
+    """Texts a batch."""
+    max_len: Annotated[int, Interval("[1, 65536]")] = 400
+    """Words kept of a text; longer texts are cut and counted."""
+
+
 class TextClassification:
-    """A task whose examples carry one class each; see `experiments.contracts.Task`."""
+    """A task whose examples carry one class each; see `experiments.contracts.Task`.
+
+    A task file says what its `Options` are and how `examples` reads them.
+    """
 
     Options: ClassVar[type] = TextOptions
     chosen_by = "accuracy"
 
-    def __init__(self, options: TextOptions, examples: Iterable[Example]):
+    @classmethod
+    def examples(cls, options: Any) -> Iterable[Example]:
+        """Return the examples of all splits."""
+        raise NotImplementedError
+
+    def __init__(self, options: TextOptions, examples: Iterable[Example] | None = None):
         words: dict[str, list[list[str]]] = {split: [] for split in SPLITS}
         classes: dict[str, list[str]] = {split: [] for split in SPLITS}
-        for text, label, split in examples:
+        for text, label, split in self.examples(options) if examples is None else examples:
             words[split].append(split_words(text))
             classes[split].append(label)
         for split in SPLITS:
             if not words[split]:
                 raise DataError(f"the {split} split has no examples: give the data more rows.")
-        self.labels = tuple(sorted(set(classes["train"])))
+        self.labels = tuple(sorted(set().union(*classes.values())))
+        if len(self.labels) < 2:
+            raise DataError(f"every text has the class {self.labels[0]!r}: give texts of at least two classes.")
         self.vocabulary = Vocabulary.count(words["train"], options.min_count)
         widths = bucket_widths([len(text) for text in words["train"]], options.buckets, options.max_len)
         self.splits = {

@@ -88,12 +88,17 @@ class _Names(argparse.ArgumentParser):
         raise UsageError(message)
 
 
+def chosen_names(arguments: list[str], *names: str) -> dict[str, str]:
+    """Return those of the names that a command line gives."""
+    parser = _Names(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name in names:
+        parser.add_argument(f"--{name}")
+    return vars(parser.parse_known_args(arguments)[0])
+
+
 def parse_args(arguments: list[str]) -> Config:
     """Return the configuration of a command line."""
-    names = _Names(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for name in ("task", "encoder", "pooler"):
-        names.add_argument(f"--{name}")
-    default = default_config(**vars(names.parse_known_args(arguments)[0]))
+    default = default_config(**chosen_names(arguments, "task", "encoder", "pooler"))
     config_type: Any = Config[type(default.data), type(default.encode), type(default.pool)]  # type: ignore[misc]
     config = parse(config_type, arguments, program="python -m experiments.train", default=default)
     validate(config)

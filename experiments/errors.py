@@ -28,6 +28,12 @@ class DataError(HarnessError):
     exit_code = 65
 
 
+class NetworkError(HarnessError):
+    """Data that is not at hand cannot be fetched."""
+
+    exit_code = 69
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that is in no table, with the nearest name that is."""
     known = sorted(known)

@@ -1,6 +1,8 @@
 """From text to words, and from words to numbers."""
 
+import hashlib
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -17,13 +19,28 @@ class Example(NamedTuple):
     split: str
 
 
+def tenth(key: str) -> int:
+    """Return 0 to 9, by the hash of the key: the part of the data that a text belongs to, whatever its place."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % 10
+
+
+def split_by_hash(key: str) -> str:
+    """Return a split: 80 % train, 10 % validation, 10 % test."""
+    return {0: "validation", 1: "test"}.get(tenth(key), "train")
+
+
+def held_out(text: str) -> str:
+    """Return the split of a text of the official training part: a tenth of it is for validation."""
+    return "validation" if tenth(f"validation {text}") == 0 else "train"
+
+
 def split_words(text: str) -> list[str]:
     """Return the lower-case words of a text: runs of letters and digits, inner apostrophes kept.
 
     >>> split_words("A cat's-eye (or 2); well-known")
     ['a', "cat's", 'eye', 'or', '2', 'well', 'known']
     """
-    return _WORD.findall(text.lower())
+    return list(map(sys.intern, _WORD.findall(text.lower())))  # one object a word, however often it is said
 
 
 class Vocabulary:

@@ -4,17 +4,11 @@ import hashlib
 import lzma
 from pathlib import Path
 
-from experiments.data.text import Example
+from experiments.data.text import Example, split_by_hash
 from experiments.errors import DataError
 
 PATH = Path(__file__).with_name("wordnet_glosses.tsv.xz")
 SHA256 = "88ae51eb17ce586eca3992aebbbb0443376951263de6d9731f46a628f1db81c8"
-
-
-def split_of(synset: str) -> str:
-    """Return the split of a synset, by the hash of its offset: 80 % train, 10 % validation, 10 % test."""
-    draw = int.from_bytes(hashlib.sha256(synset.encode()).digest()[:8], "big") % 10
-    return {0: "validation", 1: "test"}.get(draw, "train")
 
 
 def read(path: Path = PATH) -> list[Example]:
@@ -27,4 +21,4 @@ def read(path: Path = PATH) -> list[Example]:
     if digest != SHA256:
         raise DataError(f"{path.name} has sha256 {digest[:12]}, not {SHA256[:12]}: restore it from the repository.")
     rows = (line.split("\t") for line in lzma.decompress(packed).decode().splitlines())
-    return [Example(text, label, split_of(synset)) for synset, label, text in rows]
+    return [Example(text, label, split_by_hash(synset)) for synset, label, text in rows]

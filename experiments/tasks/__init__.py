@@ -1,6 +1,34 @@
 """Tasks: examples, loss and metrics. A new one is a file here and a row in the table."""
 
 from experiments.contracts import Task
+from experiments.tasks.documents import Imdb, Imdb8, Newsgroups
+from experiments.tasks.file import File
+from experiments.tasks.needles import Needles
+from experiments.tasks.packaged import R8, R52, Films, MovieSnippets
+from experiments.tasks.reviews import review_task
+from experiments.tasks.sentences import sentence_task
 from experiments.tasks.wordnet import WordNet
 
-TASKS: dict[str, type[Task]] = {"wordnet": WordNet}
+TASKS: dict[str, type[Task]] = {
+    "wordnet": WordNet,
+    "file": File,
+    "needles": Needles,
+    "mr": sentence_task("mr"),
+    "sst1": sentence_task("sst1"),
+    "sst2": sentence_task("sst2"),
+    "subj": sentence_task("subj"),
+    "trec": sentence_task("trec"),
+    "cr": sentence_task("cr"),
+    "mpqa": sentence_task("mpqa"),
+    "imdb": Imdb,
+    "imdb8": Imdb8,
+    "newsgroups20": Newsgroups,
+    "r8": R8,
+    "r52": R52,
+    "movie_snippets": MovieSnippets,
+    "films": Films,
+    "ag_news": review_task("ag_news"),
+    "yelp_polarity": review_task("yelp_polarity"),
+    "yelp_full": review_task("yelp_full"),
+    "amazon": review_task("amazon"),
+}

@@ -1,11 +1,16 @@
 """Which of ten kinds of thing a dictionary definition defines: act, animal, artifact, attribute, ..., substance."""
 
+from collections.abc import Iterable
+
 from experiments.classification import TextClassification, TextOptions
 from experiments.data import wordnet
+from experiments.data.text import Example
 
 
 class WordNet(TextClassification):
     """Lexicographer classes of WordNet noun glosses."""
 
-    def __init__(self, options: TextOptions):
-        super().__init__(options, wordnet.read())
+    @classmethod
+    def examples(cls, options: TextOptions) -> Iterable[Example]:
+        """Return the embedded glosses."""
+        return wordnet.read()

@@ -36,8 +36,9 @@ class Toy(TextClassification):
 
     Options: ClassVar[type] = TextOptions
 
-    def __init__(self, options: TextOptions):
-        super().__init__(options, toy_examples())
+    @classmethod
+    def examples(cls, options: TextOptions) -> list[Example]:
+        return toy_examples()
 
 
 OPTIONS = """

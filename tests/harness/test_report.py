@@ -6,7 +6,6 @@ import pytest
 
 from experiments import baseline, report
 from experiments.config import parse_args, to_json
-from tests.harness.conftest import toy_examples
 
 
 def run_folder(path, accuracy, line="", p=2.0):
@@ -50,13 +49,12 @@ def test_a_table_needs_finished_runs(arguments, code, capsys):
 
 def test_the_baseline_learns_and_its_folder_enters_the_table(tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn")
-    monkeypatch.setattr(baseline.wordnet, "read", toy_examples)
-    assert baseline.main(["--out", str(tmp_path / "linear")]) == 0
+    assert baseline.main(["--task", "toy", "--out", str(tmp_path / "linear")]) == 0
     summary = json.loads((tmp_path / "linear" / "summary.json").read_text())
     assert summary["test"]["accuracy"] > 0.9
     assert capsys.readouterr().out.startswith(f"test accuracy {summary['test']['accuracy']:.4f}, macro-F1 ")
     assert report.main([str(tmp_path / "linear")]) == 0
-    assert "| wordnet | tf-idf | linear |  | 1 |" in capsys.readouterr().out
+    assert "| toy | tf-idf | linear |  | 1 |" in capsys.readouterr().out
 
 
 def test_the_baseline_asks_for_scikit_learn(monkeypatch, capsys):

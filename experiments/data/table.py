@@ -1,0 +1,146 @@
+"""The user's own file: CSV, TSV or JSON lines with a column of texts and a column of classes."""
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.data.text import Example, held_out, split_by_hash
+from experiments.errors import DataError
+
+TEXT_NAMES = ("text", "sentence", "review", "content", "body", "document", "message", "comment", "tweet", "title")
+LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "rating", "stars", "score", "topic", "y")
+SPLIT_NAMES = ("split", "fold", "subset", "partition")
+SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+MOST_CLASSES = 100
+MOST_SKIPPED = 1000  # one row in a thousand
+
+
+class Table(NamedTuple):
+    """What a file holds."""
+
+    examples: list[Example]
+    facts: dict[str, int]
+    """How many rows were skipped and how many bytes were no UTF-8."""
+
+
+class _BadRowError(Exception):
+    """Why a row cannot be used."""
+
+
+def read(path: Path | None, *, text: str = "", label: str = "", split: str = "", skip: bool = False) -> Table:
+    """Return the examples of a file; a column whose name is not given is found by its name.
+
+    Raises:
+        DataError: one line with the file, the row and what was expected.
+    """
+    if path is None:
+        raise DataError("no file is given: --task file --path reviews.csv")
+    content, replaced = _decode(path)
+    rows = (_json_rows if path.suffix in (".jsonl", ".ndjson", ".json") else _csv_rows)(content, path)
+    place, first = next(rows, (0, None))
+    if first is None:
+        raise DataError(f"{path.name} has no rows: expected a header and at least one row.")
+    if isinstance(first, _BadRowError):
+        raise DataError(f"{path.name}, row {place}: {first}")
+    columns = _columns(path, list(first), text, label, split)
+    examples, bad = [], []
+    for number, row in itertools.chain([(place, first)], rows):
+        try:
+            examples.append(_example(row, *columns))
+        except _BadRowError as error:
+            bad.append(f"{path.name}, row {number}: {error}")
+            if not skip:
+                raise DataError(bad[0]) from None
+    if len(bad) * MOST_SKIPPED > len(bad) + len(examples):
+        raise DataError(f"{len(bad)} of {len(bad) + len(examples)} rows are bad, more than 0.1 %; first: {bad[0]}")
+    classes = {example.label for example in examples}
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        found = f"only {classes.pop()!r}" if len(classes) == 1 else f"{len(classes)}"
+        raise DataError(f"{path.name}, column {columns[1]!r}: expected 2 to {MOST_CLASSES} classes, found {found}.")
+    return Table(_with_validation(examples), {"skipped_rows": len(bad), "replaced_characters": replaced})
+
+
+def _decode(path: Path) -> tuple[str, int]:
+    """Return the text of a file and how many characters replace what is no UTF-8."""
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f"{path} is no file: give --path a CSV, TSV or JSON-lines file.") from None
+    text = content.decode("utf-8-sig", errors="replace")
+    return text, text.count("\ufffd") - content.count("\ufffd".encode())
+
+
+def _csv_rows(content: str, path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield number and columns of every row; the header is row 1."""
+    csv.field_size_limit(2**31 - 1)
+    header_line = content.partition("\n")[0]
+    tabs = path.suffix in (".tsv", ".tab") or header_line.count("\t") > header_line.count(",")
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if tabs else ",", strict=True)
+    header: list[str] = []
+    try:
+        for number, row in enumerate(reader, start=1):
+            if number == 1:
+                header = [name.strip() for name in row]
+            elif len(row) == len(header):
+                yield number, dict(zip(header, row, strict=True))
+            elif row:
+                expected = f"expected {len(header)} columns ({', '.join(header)}), found {len(row)}."
+                yield number, _BadRowError(expected)
+    except csv.Error as error:
+        raise DataError(f"{path.name}, line {reader.line_num}: {error}; expected quotes that close.") from None
+
+
+def _json_rows(content: str, path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield number and fields of every line."""
+    for number, line in enumerate(content.split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                row = _BadRowError(f"expected one JSON object a line: {error.msg}.")
+            yield number, row if isinstance(row, dict | _BadRowError) else _BadRowError("expected a JSON object.")
+
+
+def _columns(path: Path, names: list[str], text: str, label: str, split: str) -> tuple[str, str, str]:
+    """Return the columns of text, class and split ("" when there is none)."""
+
+    def find(kind: str, given: str, known: tuple[str, ...]) -> str:
+        if given and given not in names:
+            raise DataError(f"{path.name} has no column {given!r} for the {kind}: it has {', '.join(names)}.")
+        return given or next((name for word in known for name in names if name.lower() == word), "")
+
+    found = {"text": find("text", text, TEXT_NAMES), "label": find("label", label, LABEL_NAMES)}
+    for kind, other in (("text", "label"), ("label", "text")):
+        if not found[kind] and found[other] and len(names) == 2:
+            found[kind] = names[1 - names.index(found[other])]
+    for kind, name in found.items():
+        if not name:
+            raise DataError(f"{path.name}: which column is the {kind}? Give --data.{kind}, one of {', '.join(names)}.")
+    return found["text"], found["label"], find("split", split, SPLIT_NAMES)
+
+
+def _example(row: Any, text: str, label: str, split: str) -> Example:
+    """Return the example of a row, or raise."""
+    if isinstance(row, _BadRowError):
+        raise row
+    values = {name: "" if row.get(name) is None else str(row[name]).strip() for name in (text, label, split) if name}
+    if not values[label]:
+        raise _BadRowError(f"the label is missing (column {label!r}).")
+    if not values[text]:
+        raise _BadRowError(f"the text is missing (column {text!r}).")
+    if not split:
+        return Example(values[text], values[label], split_by_hash(values[text]))
+    if values[split].lower() not in SPLITS:
+        raise _BadRowError(f"column {split!r} holds {values[split]!r}, expected one of {', '.join(SPLITS)}.")
+    return Example(values[text], values[label], SPLITS[values[split].lower()])
+
+
+def _with_validation(examples: list[Example]) -> list[Example]:
+    """Return the examples, a tenth of the training part held out when no example is for validation."""
+    if any(example.split == "validation" for example in examples):
+        return examples
+    return [row._replace(split=held_out(row.text)) if row.split == "train" else row for row in examples]

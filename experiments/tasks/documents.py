@@ -1,0 +1,40 @@
+"""Long documents: film reviews as good or bad (imdb) or by score (imdb8), postings by newsgroup (newsgroups20)."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from experiments.classification import LongOptions, TextClassification
+from experiments.data import imdb, newsgroups
+from experiments.data.fetch import locate
+from experiments.data.text import Example
+
+
+class Imdb(TextClassification):
+    """Whether a review is favourable."""
+
+    Options: ClassVar[type] = LongOptions
+
+    @classmethod
+    def examples(cls, options: LongOptions) -> Iterable[Example]:
+        """Return the reviews with two classes."""
+        return imdb.read(locate(imdb.ARCHIVE, options.archives, options.cache), scores=False)
+
+
+class Imdb8(Imdb):
+    """The score that a review gives."""
+
+    @classmethod
+    def examples(cls, options: LongOptions) -> Iterable[Example]:
+        """Return the reviews with eight classes."""
+        return imdb.read(locate(imdb.ARCHIVE, options.archives, options.cache), scores=True)
+
+
+class Newsgroups(TextClassification):
+    """The group that a posting was sent to."""
+
+    Options: ClassVar[type] = LongOptions
+
+    @classmethod
+    def examples(cls, options: LongOptions) -> Iterable[Example]:
+        """Return the postings."""
+        return newsgroups.read(locate(newsgroups.ARCHIVE, options.archives, options.cache))

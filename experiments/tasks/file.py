@@ -1,0 +1,60 @@
+"""The user's own texts: `--task file --path reviews.csv`."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import tyro
+
+from experiments.classification import TextClassification, TextOptions
+from experiments.data import table
+from experiments.data.text import Example
+from experiments.options import Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class FileOptions(TextOptions):
+    """A CSV, TSV or JSON-lines file of texts and classes."""
+
+    path: Annotated[Path | None, tyro.conf.arg(aliases=["--path"])] = None
+    """The file."""
+    text: str = ""
+    """Column of the texts; found by its name when not given."""
+    label: str = ""
+    """Column of the classes; found by its name when not given."""
+    split: str = ""
+    """Column that says train, validation or test; without one, the hash of each text decides (80, 10, 10 %)."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """What to do with a row without label or text or with too few or many columns; at most 0.1 % are skipped."""
+    max_len: Annotated[int, Interval("[1, 65536]")] = 200
+    """Words kept of a text; longer texts are cut and counted."""
+
+
+def _table(options: FileOptions) -> table.Table:
+    return table.read(
+        options.path,
+        text=options.text,
+        label=options.label,
+        split=options.split,
+        skip=options.bad_rows == "skip",
+    )
+
+
+class File(TextClassification):
+    """The class of a text in the user's file."""
+
+    Options: ClassVar[type] = FileOptions
+
+    def __init__(self, options: FileOptions):
+        rows, self.facts = _table(options)
+        super().__init__(options, rows)
+
+    @classmethod
+    def examples(cls, options: FileOptions) -> Iterable[Example]:
+        """Return the rows of the file."""
+        return _table(options).examples
+
+    def describe(self) -> dict[str, Any]:
+        """Return the sizes, and the counts of skipped rows and replaced characters."""
+        return super().describe() | self.facts

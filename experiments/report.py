@@ -75,7 +75,7 @@ def table(summaries: Sequence[dict[str, Any]]) -> str:
             spread([run["test"]["accuracy"] for run in runs], 4),
             spread([run["test"]["macro_f1"] for run in runs], 4),
             spread(exponents, 2) if exponents else "",
-            spread(sorted({run["parameters"] for run in runs}), 0),
+            ", ".join(str(count) for count in sorted({run["parameters"] for run in runs})),
             spread([run["seconds"]["total"] for run in runs], 0),
         ]
         lines.append(f"| {' | '.join(cells)} |")

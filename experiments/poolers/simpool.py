@@ -37,7 +37,7 @@ class SimPool(nnx.Module):
     def __init__(self, options: SimPoolOptions, features: int, *, rngs: nnx.Rngs):
         self.query = nnx.Linear(features, options.hidden, use_bias=False, rngs=rngs)
         self.key = nnx.Linear(features, options.hidden, use_bias=False, rngs=rngs)
-        self.exponent = options.p
+        self.p = options.p
         self.scale_limit = options.scale_limit
         self.features = features
 
@@ -48,5 +48,5 @@ class SimPool(nnx.Module):
         query, keys = self.query(masked_mean(states, mask)), self.key(zero_padding(states, mask))
         scores = jnp.einsum("bk,btk->bt", query, keys) / jnp.sqrt(query.shape[1])
         # The attention stays out of the power, as in the paper.
-        pooled = lnpool.pool(states, scores, self.exponent, mask=mask, scale_limit=self.scale_limit, sharpen=False)
+        pooled = lnpool.pool(states, scores, self.p, mask=mask, scale_limit=self.scale_limit, sharpen=False)
         return pooled, {"attention": lnpool.attention_weights(scores, mask=mask)}

@@ -191,17 +191,17 @@ def test_dot_attention_and_simpool_by_hand():
     x = STATES[0].astype(float)
     dot, simpool = pooler_of("dot_attention"), pooler_of("simpool")
     weights = softmax(x @ np.asarray(dot.query[...]) / np.sqrt(8))
-    np.testing.assert_allclose(dot(STATES, MASK)[0][0], weights @ x, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dot(jnp.asarray(STATES), jnp.asarray(MASK))[0][0], weights @ x, rtol=1e-5, atol=1e-6)
     query, keys = x.mean(axis=0) @ np.asarray(simpool.query.kernel[...]), x @ np.asarray(simpool.key.kernel[...])
     weights = softmax(keys @ query / np.sqrt(8))
     expected = np.sqrt(weights @ np.exp(np.tanh(x)) ** 2)
-    np.testing.assert_allclose(simpool(STATES, MASK)[0][0], expected, rtol=1e-5)
+    np.testing.assert_allclose(simpool(jnp.asarray(STATES), jnp.asarray(MASK))[0][0], expected, rtol=1e-5)
 
 
 def test_latent_query_is_multi_head_attention():
     pooler = pooler_of("latent_query")
     pooled, shown = pooler(jnp.asarray(STATES), jnp.asarray(MASK))
-    heads = [(layer(STATES[:1])).reshape(1, 5, 4, 2) for layer in (pooler.key, pooler.value)]
+    heads = [(layer(jnp.asarray(STATES[:1]))).reshape(1, 5, 4, 2) for layer in (pooler.key, pooler.value)]
     read = jax.nn.dot_product_attention(pooler.query[...][None, None], *heads)
     np.testing.assert_allclose(pooled[0], pooler.out(read.reshape(8)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(shown["attention"].sum(axis=1)[:3], np.ones((3, 4)), rtol=1e-5)

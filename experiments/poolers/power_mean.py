@@ -43,5 +43,6 @@ class PowerMean(nnx.Module):
     def __call__(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Intermediates]:
-        """Return the power mean and the exponent."""
-        return self.pool(states, mask=mask), {"p": self.pool.p}
+        """Return the power mean, its uniform weights and the exponent."""
+        pooled, attention = self.pool(states, mask=mask, return_weights=True)
+        return pooled, {"attention": attention, "p": self.pool.p}

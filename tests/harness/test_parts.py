@@ -23,7 +23,7 @@ STATES = np.random.default_rng(2).normal(size=(4, 5, 8)).astype(np.float32)
 ORDERED = ("first", "last")
 SIZES = {"embedding": 8, "features": 8, "hidden": 8}
 EACH_ENCODER = pytest.mark.parametrize("name", sorted(ENCODERS))
-# A part that passes with the simplest partner passes with all; what this leaves out runs with the slow tests.
+# A pair is a model to compile: here every part with its simplest partner, all other pairs among the slow tests.
 PAIRS = [
     pytest.param(encoder, pooler, marks=() if encoder == "bag" or pooler == "mean" else pytest.mark.slow)
     for encoder in sorted(ENCODERS)

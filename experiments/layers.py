@@ -1,4 +1,4 @@
-"""Small layers that several encoders share; randomness always comes in as an argument, no layer hides a state."""
+"""Small layers that several parts share; randomness always comes in as an argument, no layer hides a state."""
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,18 @@ def dropout(x: Float[Array, "*S"], rate: float, rngs: nnx.Rngs | None) -> Float[
 def zero_padding(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T D"]:
     """Replace padded positions by 0, so that nothing can leak from them."""
     return jnp.where(mask[..., None], x, 0)
+
+
+def masked_mean(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
+    """Return the mean over the real tokens; 0 where a text has none."""
+    return zero_padding(x, mask).sum(axis=1) / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
+
+
+def masked_softmax(scores: Float[Array, "B T *F"], mask: Bool[Array, "B T"]) -> Float[Array, "B T *F"]:
+    """Return weights that sum to 1 over the real tokens, and are 0 at padding and in a text without tokens."""
+    mask = mask.reshape(mask.shape + (1,) * (scores.ndim - 2))
+    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    return jnp.where(mask, jax.nn.softmax(scores, axis=1), 0)
 
 
 class WordEmbedding(nnx.Module):

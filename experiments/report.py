@@ -64,8 +64,8 @@ def table(summaries: Sequence[dict[str, Any]]) -> str:
         groups[summary["task"], summary["encoder"], summary["pooler"], summary["options"]].append(summary)
     ranked = sorted(groups.items(), key=lambda item: -statistics.fmean(run["test"]["accuracy"] for run in item[1]))
     lines = [
-        "| task | encoder | pooler | options | runs | test accuracy | macro-F1 | p | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| task | encoder | pooler | options | runs | test accuracy | macro-F1 | p | parameters | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for names, runs in ranked:
         exponents = [float(np.mean(run["p"])) for run in runs if run["p"] is not None]
@@ -75,6 +75,7 @@ def table(summaries: Sequence[dict[str, Any]]) -> str:
             spread([run["test"]["accuracy"] for run in runs], 4),
             spread([run["test"]["macro_f1"] for run in runs], 4),
             spread(exponents, 2) if exponents else "",
+            ", ".join(str(count) for count in sorted({run["parameters"] for run in runs})),
             spread([run["seconds"]["total"] for run in runs], 0),
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -3,6 +3,20 @@
 from experiments.contracts import Encoder
 from experiments.encoders.bag import Bag
 from experiments.encoders.bigru import BiGRU
+from experiments.encoders.bilstm import BiLSTM
 from experiments.encoders.cnn import CNN
+from experiments.encoders.gru import GRU
+from experiments.encoders.lstm import LSTM
+from experiments.encoders.textcnn import TextCNN
+from experiments.encoders.transformer import Transformer
 
-ENCODERS: dict[str, type[Encoder]] = {"bag": Bag, "bigru": BiGRU, "cnn": CNN}
+ENCODERS: dict[str, type[Encoder]] = {
+    "bag": Bag,
+    "bigru": BiGRU,
+    "bilstm": BiLSTM,
+    "cnn": CNN,
+    "gru": GRU,
+    "lstm": LSTM,
+    "textcnn": TextCNN,
+    "transformer": Transformer,
+}

@@ -3,14 +3,13 @@
 import dataclasses
 from typing import Annotated, ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
 from experiments.contracts import Intermediates
-from experiments.layers import zero_padding
+from experiments.layers import masked_softmax, zero_padding
 from experiments.options import Interval
 
 
@@ -37,7 +36,5 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "B D"], Intermediates]:
         """Return the weighted mean and its weights."""
         states = zero_padding(states, mask)
-        scores = self.query(jnp.tanh(self.project(states)))[..., 0]
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-        weights = jnp.where(mask, jax.nn.softmax(scores, axis=1), 0)
+        weights = masked_softmax(self.query(jnp.tanh(self.project(states)))[..., 0], mask)
         return jnp.einsum("bt,btd->bd", weights, states), {"attention": weights}

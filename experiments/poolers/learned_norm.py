@@ -1,4 +1,4 @@
-"""Attentive pooling with a learnable norm: the only part of the harness that knows lnpool."""
+"""Attentive pooling with a learnable norm, after Wu et al. (ACL 2020)."""
 
 import dataclasses
 from typing import Annotated, ClassVar, Literal

@@ -3,12 +3,12 @@
 import dataclasses
 from typing import ClassVar
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
 from experiments.contracts import Intermediates
+from experiments.layers import masked_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,5 +28,4 @@ class Mean(nnx.Module):
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Intermediates]:
         """Return the mean."""
-        count = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
-        return jnp.where(mask[..., None], states, 0).sum(axis=1) / count, {}
+        return masked_mean(states, mask), {}

@@ -19,6 +19,7 @@ def run_folder(path, accuracy, line="", p=2.0):
         "seed": config.seed,
         "test": {"accuracy": accuracy, "macro_f1": accuracy - 0.1},
         "p": p,
+        "parameters": 1234,
         "seconds": {"total": 60.0},
     }
     (path / "summary.json").write_text(json.dumps(summary))
@@ -33,8 +34,8 @@ def test_runs_that_differ_in_the_seed_make_one_row(tmp_path, capsys):
     ]
     assert report.main(folders) == 0
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "| wordnet | bigru | mean | epochs=3 | 1 | 0.9000 | 0.8000 |  | 60 |",
-        "| wordnet | bigru | learned_norm |  | 2 | 0.6000 ± 0.1414 | 0.5000 ± 0.1414 | 2.00 ± 0.71 | 60 ± 0 |",
+        "| wordnet | bigru | mean | epochs=3 | 1 | 0.9000 | 0.8000 |  | 1234 | 60 |",
+        "| wordnet | bigru | learned_norm |  | 2 | 0.6000 ± 0.1414 | 0.5000 ± 0.1414 | 2.00 ± 0.71 | 1234 | 60 ± 0 |",
     ]
 
 

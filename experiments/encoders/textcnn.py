@@ -1,0 +1,52 @@
+"""Convolutions of three widths, after Kim, "Convolutional Neural Networks for Sentence Classification" (2014)."""
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from experiments.layers import WordEmbedding, dropout, zero_padding
+from experiments.options import Interval
+
+WIDTHS = (3, 4, 5)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextCNNOptions:
+    """Word vectors, then convolutions over 3, 4 and 5 words."""
+
+    embedding: Annotated[int, Interval("[1, 4096]")] = 96
+    """Size of a word vector."""
+    features: Annotated[int, Interval("[1, 4096]")] = 100
+    """Number of filters of one width; a state holds the responses of all."""
+    word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
+    """Share of words that training replaces by the unknown word."""
+    dropout: Annotated[float, Interval("[0, 1)")] = 0.3
+    """Share of word-vector features that training hides."""
+
+
+class TextCNN(nnx.Module):
+    """One state a position, the responses of all filters; with max pooling this is Kim's model."""
+
+    Options: ClassVar[type] = TextCNNOptions
+
+    def __init__(self, options: TextCNNOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
+        self.words = WordEmbedding(vocabulary_size, options.embedding, options.word_dropout, rngs=rngs)
+        self.convolutions = nnx.List(
+            nnx.Conv(options.embedding, options.features, (width,), padding="SAME", rngs=rngs) for width in WIDTHS
+        )
+        self.dropout = options.dropout
+        self.features = len(WIDTHS) * options.features
+
+    def __call__(
+        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "B T D"]:
+        """Return the filter responses around every word, width by width."""
+        words = dropout(self.words(tokens, rngs), self.dropout, rngs)
+        # A window at the edge of a text must see zeros, exactly as it does at the edge of the array.
+        words = zero_padding(words, mask)
+        return jax.nn.relu(jnp.concatenate([convolve(words) for convolve in self.convolutions], axis=-1))

@@ -1,0 +1,91 @@
+"""Self-attention, after Vaswani et al. (2017), each layer norm before its block (Xiong et al. 2020)."""
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from experiments.layers import WordEmbedding, dropout
+from experiments.options import Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerOptions:
+    """Word vectors with sinusoidal positions, then blocks of self-attention."""
+
+    features: Annotated[int, Interval("[1, 4096]")] = 128
+    """Size of a word vector and of a state."""
+    layers: Annotated[int, Interval("[1, 64]")] = 2
+    """Number of blocks."""
+    heads: Annotated[int, Interval("[1, 64]")] = 4
+    """Number of attention heads; it divides the features."""
+    hidden: Annotated[int, Interval("[1, 16384]")] = 256
+    """Size of the feed-forward layer in a block."""
+    word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
+    """Share of words that training replaces by the unknown word."""
+    dropout: Annotated[float, Interval("[0, 1)")] = 0.1
+    """Share of features that training hides, in the word vectors and after each half of a block."""
+
+
+def sinusoids(length: int, features: int) -> Float[np.ndarray, "T D"]:
+    """Return the position vectors of Vaswani et al.: sines, then cosines, of falling frequency."""
+    angles = np.arange(length)[:, None] / 10000 ** (np.arange(0, features, 2) / features)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :features].astype(np.float32)
+
+
+class Block(nnx.Module):
+    """Self-attention over the real tokens, then a feed-forward layer, each added to its input."""
+
+    def __init__(self, options: TransformerOptions, *, rngs: nnx.Rngs):
+        features = options.features
+        self.attention_norm = nnx.LayerNorm(features, rngs=rngs)
+        self.inputs = nnx.Linear(features, 3 * features, rngs=rngs)
+        self.outputs = nnx.Linear(features, features, rngs=rngs)
+        self.feed_norm = nnx.LayerNorm(features, rngs=rngs)
+        self.widen = nnx.Linear(features, options.hidden, rngs=rngs)
+        self.narrow = nnx.Linear(options.hidden, features, rngs=rngs)
+        self.heads = options.heads
+        self.dropout = options.dropout
+
+    def __call__(
+        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None
+    ) -> Float[Array, "B T D"]:
+        """Return the states after the block."""
+        B, T, D = states.shape
+        heads = self.inputs(self.attention_norm(states)).reshape(B, T, 3, self.heads, -1)
+        # Where a text has no token, JAX attends to all alike: finite, and every state is padding.
+        read = jax.nn.dot_product_attention(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2], mask=mask[:, None, None])
+        states = states + dropout(self.outputs(read.reshape(B, T, D)), self.dropout, rngs)
+        fed = self.narrow(jax.nn.gelu(self.widen(self.feed_norm(states))))
+        return states + dropout(fed, self.dropout, rngs)
+
+
+class Transformer(nnx.Module):
+    """One state a token, from all words of the text."""
+
+    Options: ClassVar[type] = TransformerOptions
+
+    def __init__(self, options: TransformerOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
+        if options.features % options.heads:
+            raise ValueError(f"heads {options.heads} must divide the features {options.features}")
+        self.words = WordEmbedding(vocabulary_size, options.features, options.word_dropout, rngs=rngs)
+        self.blocks = nnx.List(Block(options, rngs=rngs) for _ in range(options.layers))
+        self.norm = nnx.LayerNorm(options.features, rngs=rngs)
+        self.dropout = options.dropout
+        self.features = options.features
+
+    def __call__(
+        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "B T D"]:
+        """Return the state of every token after the last block."""
+        # Word vectors start small; the factor of the paper brings them to the size of the positions.
+        words = self.words(tokens, rngs) * jnp.sqrt(self.features)
+        states = dropout(words + sinusoids(tokens.shape[1], self.features), self.dropout, rngs)
+        for block in self.blocks:
+            states = block(states, mask, rngs)
+        return self.norm(states)

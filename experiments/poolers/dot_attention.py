@@ -1,0 +1,35 @@
+"""Attention by the scaled product of states and a learned query, after Luong et al. (EMNLP 2015)."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float
+
+from experiments.contracts import Intermediates
+from experiments.layers import masked_softmax, zero_padding
+
+
+@dataclasses.dataclass(frozen=True)
+class DotAttentionOptions:
+    """Dot-product attention has no options."""
+
+
+class DotAttention(nnx.Module):
+    """r = sum_i a_i h_i with a = softmax(q . h_i / sqrt(D)); a text without tokens gives 0."""
+
+    Options: ClassVar[type] = DotAttentionOptions
+
+    def __init__(self, options: DotAttentionOptions, features: int, *, rngs: nnx.Rngs):
+        self.query = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (features,)))
+        self.features = features
+
+    def __call__(
+        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
+    ) -> tuple[Float[Array, "B D"], Intermediates]:
+        """Return the weighted mean and its weights."""
+        states = zero_padding(states, mask)
+        weights = masked_softmax(states @ self.query[...] / jnp.sqrt(self.features), mask)
+        return jnp.einsum("bt,btd->bd", weights, states), {"attention": weights}

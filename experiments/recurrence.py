@@ -1,0 +1,110 @@
+"""Recurrent encoders: one scan over the tokens, with the cell and the directions of the subclass."""
+
+import dataclasses
+from typing import Annotated, ClassVar, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from experiments.layers import WordEmbedding, dropout
+from experiments.options import Interval
+
+State: TypeAlias = tuple[Array, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentOptions:
+    """Word vectors, then a recurrent layer."""
+
+    embedding: Annotated[int, Interval("[1, 4096]")] = 96
+    """Size of a word vector."""
+    features: Annotated[int, Interval("[1, 2048]")] = 128
+    """Size of the state of one direction; a token's state holds all directions."""
+    word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
+    """Share of words that training replaces by the unknown word."""
+    dropout: Annotated[float, Interval("[0, 1)")] = 0.3
+    """Share of word-vector features that training hides."""
+
+
+class Recurrent(nnx.Module):
+    """One state a token, from all words before it and, with two directions, all words after it."""
+
+    Options: ClassVar[type] = RecurrentOptions
+    gates: ClassVar[int]
+    carried: ClassVar[int]
+    """Arrays that a cell hands to the next token; the first is the state."""
+    directions: ClassVar[int]
+
+    def __init__(self, options: RecurrentOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
+        hidden = options.features
+        self.words = WordEmbedding(vocabulary_size, options.embedding, options.word_dropout, rngs=rngs)
+        # The gates of all directions: what the words say is computed for all tokens at once.
+        self.inputs = nnx.Linear(options.embedding, self.directions * self.gates * hidden, rngs=rngs)
+        orthogonal = nnx.initializers.orthogonal()
+        recurrent = [
+            [orthogonal(rngs.params(), (hidden, hidden)) for _ in range(self.gates)] for _ in range(self.directions)
+        ]
+        self.recurrent = nnx.Param(jnp.stack([jnp.concatenate(direction, axis=1) for direction in recurrent]))
+        self.dropout = options.dropout
+        self.features = self.directions * hidden
+
+    def cell(self, said: Float[Array, "N B G"], recalled: Float[Array, "N B G"], carried: State) -> State:
+        """Return what the next token gets, from what the word says and what the state recalls, gates side by side."""
+        raise NotImplementedError
+
+    def __call__(
+        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "B T D"]:
+        """Return the state of every token, the forward before the backward one."""
+        words = dropout(self.words(tokens, rngs), self.dropout, rngs)
+        B, T, _ = words.shape
+        N = self.directions
+        gates = self.inputs(words).reshape(B, T, N, -1).transpose(1, 2, 0, 3)  # [T N B G]
+        gates = jnp.stack([gates[:: 1 - 2 * n, n] for n in range(N)], axis=1)
+        real = jnp.stack([mask.T[:: 1 - 2 * n] for n in range(N)], axis=1)[..., None]  # [T N B 1]
+
+        def step(carried: State, at: tuple[Array, Array]) -> tuple[State, Array]:
+            said, keep = at
+            new = self.cell(said, carried[0] @ self.recurrent[...], carried)
+            # Padding holds the state, so the backward direction starts at the last real token.
+            carried = tuple(jnp.where(keep, *pair) for pair in zip(new, carried, strict=True))
+            return carried, carried[0]
+
+        start = (jnp.zeros((N, B, self.features // N), words.dtype),) * self.carried
+        _, states = jax.lax.scan(step, start, (gates, real))
+        return jnp.concatenate([states[:: 1 - 2 * n, n] for n in range(N)], axis=-1).swapaxes(0, 1)
+
+
+class GatedRecurrent(Recurrent):
+    """The gated recurrent unit of Cho et al. (EMNLP 2014), the reset gate after the product."""
+
+    gates = 3
+    carried = 1
+
+    def __init__(self, options: RecurrentOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
+        super().__init__(options, vocabulary_size, rngs=rngs)
+        self.bias = nnx.Param(jnp.zeros((self.directions, 1, options.features)))
+
+    def cell(self, said: Float[Array, "N B G"], recalled: Float[Array, "N B G"], carried: State) -> State:
+        """Return the state between the old one and the proposed one."""
+        (state,) = carried
+        H = state.shape[-1]
+        reset, update, _ = jnp.split(jax.nn.sigmoid(said + recalled), 3, axis=-1)
+        new = jnp.tanh(said[..., -H:] + reset * (recalled[..., -H:] + self.bias[...]))
+        return (update * state + (1 - update) * new,)
+
+
+class LongShortTerm(Recurrent):
+    """The long short-term memory of Hochreiter and Schmidhuber (1997) with a forget gate, open at the start."""
+
+    gates = 4
+    carried = 2
+
+    def cell(self, said: Float[Array, "N B G"], recalled: Float[Array, "N B G"], carried: State) -> State:
+        """Return the state and the memory behind it."""
+        enter, forget, leave, new = jnp.split(said + recalled, 4, axis=-1)
+        memory = jax.nn.sigmoid(forget + 1) * carried[1] + jax.nn.sigmoid(enter) * jnp.tanh(new)
+        return jax.nn.sigmoid(leave) * jnp.tanh(memory), memory

@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> None:
     weights = rng.standard_normal((1, options.features), dtype=np.float32)
 
     sharded = jax.shard_map(
-        lambda *a: pooled(*a, axis_name="tokens"),
+        lambda states, scores, p: pooled(states, scores, p, "tokens"),
         mesh=mesh,
         in_specs=(split, split, PartitionSpec()),
         out_specs=PartitionSpec(),

@@ -27,11 +27,11 @@ def cut(segment_ids: Array, num_segments: int) -> Pieces:
     rows = jnp.arange(tokens // size + num_segments, dtype=jnp.int32)
     text = jnp.minimum(jnp.searchsorted(ends, rows, side="right"), num_segments - 1).astype(jnp.int32)
     inside = (rows - first[text])[:, None] * size + jnp.arange(size, dtype=jnp.int32)[None]
-    index = jnp.minimum(start[text][:, None] + inside, tokens - 1)
+    source = jnp.minimum(start[text][:, None] + inside, tokens - 1)
     owner = jnp.clip(segment_ids, 0, num_segments - 1).astype(jnp.int32)
     place = jnp.arange(tokens, dtype=jnp.int32) - start[owner]
     return Pieces(
-        index=index,
+        source=source,
         mask=inside < count[text][:, None],
         home=jnp.clip(first[owner] * size + place, 0, rows.size * size - 1),
         owned=segment_ids == owner,
@@ -51,7 +51,7 @@ def _size(tokens: int, num_segments: int) -> int:
 
 def rows(pieces: Pieces, x: Array) -> Array:
     """Packed [1 N ...] -> rows [B T ...]."""
-    return x[0, pieces.index]
+    return x[0, pieces.source]
 
 
 def tokens(pieces: Pieces, x: Array) -> Array:

@@ -44,7 +44,7 @@ class Call:
 class Pieces(NamedTuple):
     """How packed texts are cut into rows of equal length; see ``_pieces``. N tokens, S texts, B rows of T tokens."""
 
-    index: Array  # [B T] the token at each place of a row
+    source: Array  # [B T] the token at each place of a row
     mask: Array  # [B T] whether it belongs to the row
     home: Array  # [N] the place of each token among all B*T
     owned: Array  # [N] whether the token belongs to a text

@@ -1,7 +1,5 @@
 """Every encoder with every pooler: padding never changes a result."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,19 +7,14 @@ import pytest
 from flax import nnx
 
 from experiments import build
-from experiments.config import OptimOptions, default_config
+from experiments.config import OptimOptions
 from experiments.encoders import ENCODERS
 from experiments.heads import Head, HeadOptions
-from experiments.model import TextClassifier, is_exponent, leaf_name
+from experiments.model import is_exponent, leaf_name
 from experiments.poolers import POOLERS
+from tests.harness.tiny import MASK, STATES, TOKENS, VOCABULARY, encoder_of, model_of, pooler_of
 
-VOCABULARY = 30
-LENGTHS = np.array([5, 1, 3, 0])
-MASK = np.arange(5) < LENGTHS[:, None]
-TOKENS = np.where(MASK, np.random.default_rng(0).integers(2, VOCABULARY, MASK.shape), 0)
-STATES = np.random.default_rng(2).normal(size=(4, 5, 8)).astype(np.float32)
 ORDERED = ("first", "last")
-SIZES = {"embedding": 8, "features": 8, "hidden": 8}
 EACH_ENCODER = pytest.mark.parametrize("name", sorted(ENCODERS))
 # A pair is a model to compile: here every part with its simplest partner, all other pairs among the slow tests.
 PAIRS = [
@@ -30,25 +23,6 @@ PAIRS = [
     for pooler in sorted(POOLERS)
 ]
 EACH_POOLER = pytest.mark.parametrize("name", sorted(POOLERS))
-
-
-def tiny(options):
-    fields = {field.name for field in dataclasses.fields(options)}
-    return dataclasses.replace(options, **{name: size for name, size in SIZES.items() if name in fields})
-
-
-def model_of(encoder: str, pooler: str) -> TextClassifier:
-    config = default_config(encoder=encoder, pooler=pooler)
-    config = dataclasses.replace(config, encode=tiny(config.encode), pool=tiny(config.pool))
-    return build.model(config, VOCABULARY, classes=4)
-
-
-def pooler_of(name: str, features: int = 8):
-    return POOLERS[name](tiny(POOLERS[name].Options()), features, rngs=nnx.Rngs(0))
-
-
-def encoder_of(name: str):
-    return ENCODERS[name](tiny(ENCODERS[name].Options()), VOCABULARY, rngs=nnx.Rngs(0))
 
 
 def with_padding(x: np.ndarray, padding: np.ndarray) -> np.ndarray:
@@ -149,145 +123,6 @@ def test_a_text_without_words_pools_to_zero(name):
     pooled, shown = pooler_of(name)(jnp.ones((2, 3, 8)), jnp.zeros((2, 3), bool))
     assert not np.asarray(pooled).any()
     assert not np.asarray(shown.get("attention", 0)).any()
-
-
-def by_hand(name: str, x: np.ndarray) -> np.ndarray:
-    """The poolings without matrices, over one text [n D], from their formulas."""
-    # The scale limit of the power means: h = exp(tanh x).
-    power = lambda p: np.mean(np.exp(np.tanh(x)) ** p, axis=0) ** (1 / p)  # noqa: E731
-    return {
-        "mean": lambda: x.mean(axis=0),
-        "max": lambda: x.max(axis=0),
-        "sum_sqrt": lambda: x.sum(axis=0) / np.sqrt(len(x)),
-        "first": lambda: x[0],
-        "last": lambda: x[-1],
-        "log_sum_exp": lambda: np.log(np.exp(x).mean(axis=0)),
-        "soft_pool": lambda: (x * np.exp(x)).sum(axis=0) / np.exp(x).sum(axis=0),
-        "power_mean": lambda: power(3),
-        "power_means": lambda: np.concatenate(
-            [np.exp(np.tanh(x)).min(axis=0), power(1), power(2), power(3), np.exp(np.tanh(x)).max(axis=0)]
-        ),
-    }[name]()
-
-
-@pytest.mark.parametrize(
-    "name", ["mean", "max", "sum_sqrt", "first", "last", "log_sum_exp", "soft_pool", "power_mean", "power_means"]
-)
-def test_pooling_by_hand(name):
-    pooled, _ = pooler_of(name)(jnp.asarray(STATES), jnp.asarray(MASK))
-    for row, length in enumerate(LENGTHS[:3]):
-        expected = by_hand(name, STATES[row, :length].astype(float))
-        np.testing.assert_allclose(pooled[row], expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(("name", "sharpness"), [("log_sum_exp", 1000.0), ("soft_pool", 1000.0)])
-def test_sharp_pooling_is_the_maximum(name, sharpness):
-    pooler = POOLERS[name](POOLERS[name].Options(sharpness=sharpness), 8, rngs=nnx.Rngs(0))
-    pooled, _ = pooler(jnp.asarray(STATES * 100), jnp.asarray(MASK))
-    np.testing.assert_allclose(pooled[0], 100 * STATES[0].max(axis=0), rtol=1e-4)
-
-
-def test_dot_attention_and_simpool_by_hand():
-    x = STATES[0].astype(float)
-    dot, simpool = pooler_of("dot_attention"), pooler_of("simpool")
-    weights = softmax(x @ np.asarray(dot.query[...]) / np.sqrt(8))
-    np.testing.assert_allclose(dot(jnp.asarray(STATES), jnp.asarray(MASK))[0][0], weights @ x, rtol=1e-5, atol=1e-6)
-    query, keys = x.mean(axis=0) @ np.asarray(simpool.query.kernel[...]), x @ np.asarray(simpool.key.kernel[...])
-    weights = softmax(keys @ query / np.sqrt(8))
-    expected = np.sqrt(weights @ np.exp(np.tanh(x)) ** 2)
-    np.testing.assert_allclose(simpool(jnp.asarray(STATES), jnp.asarray(MASK))[0][0], expected, rtol=1e-5)
-
-
-def test_latent_query_is_multi_head_attention():
-    pooler = pooler_of("latent_query")
-    pooled, shown = pooler(jnp.asarray(STATES), jnp.asarray(MASK))
-    heads = [(layer(jnp.asarray(STATES[:1]))).reshape(1, 5, 4, 2) for layer in (pooler.key, pooler.value)]
-    read = jax.nn.dot_product_attention(pooler.query[...][None, None], *heads)
-    np.testing.assert_allclose(pooled[0], pooler.out(read.reshape(8)), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(shown["attention"].sum(axis=1)[:3], np.ones((3, 4)), rtol=1e-5)
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    return np.exp(scores) / np.exp(scores).sum()
-
-
-def test_attention_is_the_softmax_of_its_scores():
-    pooler = pooler_of("attention", 2)
-    states = jnp.array([[[1.0, -4.0], [3.0, -2.0], [9.0, 9.0]]])
-    pooled, shown = pooler(states, jnp.array([[True, True, False]]))
-    hidden = np.tanh(np.asarray(states[0, :2]) @ np.asarray(pooler.project.kernel[...]))
-    powers = np.exp(hidden @ np.asarray(pooler.query.kernel[...]))[:, 0]
-    np.testing.assert_allclose(shown["attention"], [[*powers / powers.sum(), 0.0]], rtol=1e-5)
-    np.testing.assert_allclose(pooled, [powers @ np.asarray(states[0, :2]) / powers.sum()], rtol=1e-5)
-
-
-def test_learned_norm_shows_its_exponent_and_attention():
-    pooler = pooler_of("learned_norm")
-    _, shown = pooler(jnp.ones((4, 5, 8)), jnp.asarray(MASK))
-    assert float(shown["p"]) == float(pooler.p) == pytest.approx(2.0)
-    np.testing.assert_allclose(np.asarray(shown["attention"]).sum(1), [1, 1, 1, 0], rtol=1e-6)
-
-
-def gru_by_hand(inputs: np.ndarray, recurrent: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """One direction over one text, a word at a time."""
-    state = np.zeros(len(recurrent))
-    states = []
-    for said in inputs:
-        x_reset, x_update, x_new = np.split(said, 3)
-        h_reset, h_update, h_new = np.split(state @ recurrent, 3)
-        reset, update = 1 / (1 + np.exp(-(x_reset + h_reset))), 1 / (1 + np.exp(-(x_update + h_update)))
-        state = update * state + (1 - update) * np.tanh(x_new + reset * (h_new + bias))
-        states.append(state)
-    return np.array(states)
-
-
-def lstm_by_hand(inputs: np.ndarray, recurrent: np.ndarray) -> np.ndarray:
-    """One direction over one text, a word at a time."""
-    state = memory = np.zeros(len(recurrent))
-    states = []
-    for said in inputs:
-        enter, forget, leave, new = np.split(said + state @ recurrent, 4)
-        memory = memory / (1 + np.exp(-forget - 1)) + np.tanh(new) / (1 + np.exp(-enter))
-        state = np.tanh(memory) / (1 + np.exp(-leave))
-        states.append(state)
-    return np.array(states)
-
-
-@pytest.mark.parametrize("name", ["gru", "bigru", "lstm", "bilstm"])
-def test_a_recurrent_encoder_reads_from_the_ends_of_the_text(name):
-    encoder = encoder_of(name)
-    if "gru" in name:
-        encoder.bias[...] = jax.random.normal(jax.random.key(3), encoder.bias[...].shape)
-    states = np.asarray(encoder(jnp.asarray(TOKENS), jnp.asarray(MASK)))
-    for row, length in enumerate(LENGTHS[:3]):
-        said = np.asarray(encoder.inputs(encoder.words(jnp.asarray(TOKENS[row : row + 1, :length]))), float)[0]
-        for way, words in enumerate(np.split(said, encoder.directions, axis=1)):
-            recurrent, turn = np.asarray(encoder.recurrent[way], float), slice(None, None, 1 - 2 * way)
-            bias = (np.asarray(encoder.bias[way, 0], float),) if "gru" in name else ()
-            expected = (gru_by_hand if bias else lstm_by_hand)(words[turn], recurrent, *bias)[turn]
-            np.testing.assert_allclose(states[row, :length, 8 * way : 8 * way + 8], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_textcnn_with_max_is_the_model_of_kim():
-    encoder = encoder_of("textcnn")
-    pooled, _ = pooler_of("max", 24)(encoder(jnp.asarray(TOKENS), jnp.asarray(MASK)), jnp.asarray(MASK))
-    words = np.asarray(encoder.words(jnp.asarray(TOKENS)), float)
-    for row, length in enumerate(LENGTHS[:3]):
-        expected = []
-        for width, layer in zip((3, 4, 5), encoder.convolutions, strict=True):
-            padded = np.pad(words[row, :length], (((width - 1) // 2, width // 2), (0, 0)))
-            windows = np.stack([padded[at : at + width] for at in range(length)])
-            responses = np.einsum("nwe,wef->nf", windows, np.asarray(layer.kernel[...], float))
-            expected.append(np.maximum(responses, 0).max(axis=0))
-        np.testing.assert_allclose(pooled[row], np.concatenate(expected), rtol=1e-4, atol=1e-6)
-
-
-def test_a_filter_sees_the_words_around_it():
-    encoder = encoder_of("cnn")
-    tokens = jnp.array([[2, 3, 4, 5, 6]])
-    mask = jnp.ones((1, 5), bool)
-    changed = np.asarray(encoder(tokens, mask) - encoder(tokens.at[0, 0].set(9), mask)).any(axis=2)[0]
-    np.testing.assert_array_equal(changed, [True, True, False, False, False])
 
 
 @EACH_ENCODER

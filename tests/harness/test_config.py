@@ -22,8 +22,8 @@ from experiments.train import main
 
 BAD_LINES = [
     ("--pooler mena", r"unknown pooler 'mena': did you mean 'mean'\?"),
-    ("--pooler=xyz", r"unknown pooler 'xyz': choose one of attention, learned_norm, max, mean\."),
-    ("--encoder gru", r"unknown encoder 'gru': did you mean 'bigru'\?"),
+    ("--pooler=xyz", r"unknown pooler 'xyz': choose one of attention, dot_attention, .*, sum_sqrt\."),
+    ("--encoder bigur", r"unknown encoder 'bigur': did you mean 'bigru'\?"),
     ("--task wordnets", r"unknown task 'wordnets': did you mean 'wordnet'\?"),
     ("--pooler", r"argument --pooler: expected one argument"),
     ("--pool.p-ini 3", r"unknown option '--pool.p-ini': did you mean '--pool.p-init'\?"),

@@ -17,7 +17,7 @@ from experiments.cli import command, parse
 from experiments.config import Data, chosen_names
 from experiments.data.text import Example, split_words
 from experiments.errors import DataError, UsageError, unknown
-from experiments.options import validate
+from experiments.options import changed, validate
 from experiments.tasks import TASKS
 from experiments.writer import RunFolder
 
@@ -81,6 +81,7 @@ def score(options: Options) -> dict[str, Any]:
         "encoder": "tf-idf",
         "pooler": "linear",
         "seed": 0,
+        "options": changed(options, dataclasses.replace(options, data=type(options.data)())),
         "test": {
             "accuracy": float(accuracy_score(labels["test"], predicted)),
             "macro_f1": float(f1_score(labels["test"], predicted, average="macro")),

@@ -99,3 +99,14 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
         return value
     names = " or ".join(kind.__name__ for kind in allowed)
     raise UsageError(f"configuration key {path!r} must be {names}, got {value!r}.")
+
+
+# What does not decide a result, or is averaged over.
+_NOT_COMPARED = ("seed", "out", "debug", "data.archives", "data.cache")
+
+
+def changed(options: Any, default: Any) -> str:
+    """Return the options that differ from the default, without seed, folders and the like: "a.b=3, c=4"."""
+    before = {path: value for path, _, value in leaves(default)}
+    now = {path: value for path, _, value in leaves(options) if path not in _NOT_COMPARED}
+    return ", ".join(f"{path}={value}" for path, value in now.items() if value != before[path])

@@ -20,7 +20,7 @@ from experiments.checkpoint import CONFIG
 from experiments.cli import command, parse
 from experiments.config import default_config, from_json
 from experiments.errors import DataError, UsageError
-from experiments.options import leaves
+from experiments.options import changed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +34,9 @@ class Options:
 
 
 def changed_options(text: str) -> str:
-    """Return the options that differ from their default; names, seed and folder are not among them."""
+    """Return the options of a configuration that differ from their default."""
     config = from_json(text)
-    default = {path: value for path, _, value in leaves(default_config(config.task, config.encoder, config.pooler))}
-    changed = {path: value for path, _, value in leaves(config) if value != default[path]}
-    return ", ".join(f"{path}={value}" for path, value in changed.items() if path not in ("seed", "out", "debug"))
+    return changed(config, default_config(config.task, config.encoder, config.pooler))
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -48,7 +46,11 @@ def read(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder} has no summary.json: give the folder of a finished run.")
     summary = json.loads(path.read_text(encoding="utf-8"))
     config = folder / CONFIG
-    return summary | {"options": changed_options(config.read_text(encoding="utf-8")) if config.exists() else ""}
+    return (
+        {"options": ""}
+        | summary
+        | ({"options": changed_options(config.read_text(encoding="utf-8"))} if config.exists() else {})
+    )
 
 
 def spread(values: Sequence[float], digits: int) -> str:

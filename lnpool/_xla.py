@@ -25,12 +25,18 @@ Saved: TypeAlias = tuple[Attention, Residuals]
 
 
 def _by_form(
-    call: Call, apply: Callable[..., Tree], inputs: Inputs, *operands: Tree, rows: Callable[..., Tree] = fused_over_rows
+    call: Call,
+    apply: Callable[..., Tree],
+    inputs: Inputs,
+    *operands: Tree,
+    rows: Callable[..., Tree] = fused_over_rows,
+    bounded_rows: Callable[..., Tree] | None = None,
 ) -> Tree:
     """``apply(form, rows of inputs, *operands)`` row by row, with the form that suits the exponents of this call."""
 
     def run(form: ModuleType, *operands: Tree) -> Tree:
-        return rows(functools.partial(apply, form), *operands)
+        over = bounded_rows if form is _bounded and bounded_rows else rows
+        return over(functools.partial(apply, form), *operands)
 
     fast = _bounded.applies(call, inputs)
     inputs = _rows_of(inputs)
@@ -74,7 +80,9 @@ def value(call: Call, inputs: Inputs) -> Array:
     def apply(form: ModuleType, inputs: Inputs, attention: Attention) -> Array:
         return form.value(call, inputs, attention)
 
-    r = _by_form(call, apply, inputs, _attend(call, inputs), rows=_reducing(call, inputs))
+    rows = _reducing(call, inputs)
+    single_sum = over_rows if inputs.mask is None else rows  # which XLA fuses to one pass by itself
+    r = _by_form(call, apply, inputs, _attend(call, inputs), rows=rows, bounded_rows=single_sum)
     return _of_texts(inputs, r).astype(inputs.states.dtype)
 
 

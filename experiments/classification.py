@@ -1,5 +1,6 @@
 """Text classification: all that a task with texts and classes needs; a task file adds where the examples come from."""
 
+import abc
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -65,9 +66,9 @@ class TextClassification:
     chosen_by = "accuracy"
 
     @classmethod
+    @abc.abstractmethod
     def examples(cls, options: Any) -> Iterable[Example]:
         """Return the examples of all splits."""
-        raise NotImplementedError
 
     def __init__(self, options: TextOptions, examples: Iterable[Example] | None = None):
         words: dict[str, list[list[str]]] = {split: [] for split in SPLITS}

@@ -1,5 +1,8 @@
 """Small layers that several parts share; randomness always comes in as an argument, no layer hides a state."""
 
+import dataclasses
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,6 +10,19 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from experiments.data.text import UNKNOWN
+from experiments.options import Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class WordOptions:
+    """Word vectors and the noise on them, for the encoders that read them."""
+
+    embedding: Annotated[int, Interval("[1, 4096]")] = 96
+    """Size of a word vector."""
+    word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
+    """Share of words that training replaces by the unknown word."""
+    dropout: Annotated[float, Interval("[0, 1)")] = 0.3
+    """Share of word-vector features that training hides."""
 
 
 def dropout(x: Float[Array, "*S"], rate: float, rngs: nnx.Rngs | None) -> Float[Array, "*S"]:

@@ -1,5 +1,6 @@
 """Recurrent encoders: one scan over the tokens, with the cell and the directions of the subclass."""
 
+import abc
 import dataclasses
 from typing import Annotated, ClassVar, TypeAlias
 
@@ -9,24 +10,18 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.layers import WordEmbedding, dropout
+from experiments.layers import WordEmbedding, WordOptions, dropout
 from experiments.options import Interval
 
 State: TypeAlias = tuple[Array, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class RecurrentOptions:
+class RecurrentOptions(WordOptions):
     """Word vectors, then a recurrent layer."""
 
-    embedding: Annotated[int, Interval("[1, 4096]")] = 96
-    """Size of a word vector."""
     features: Annotated[int, Interval("[1, 2048]")] = 128
     """Size of the state of one direction; a token's state holds all directions."""
-    word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
-    """Share of words that training replaces by the unknown word."""
-    dropout: Annotated[float, Interval("[0, 1)")] = 0.3
-    """Share of word-vector features that training hides."""
 
 
 class Recurrent(nnx.Module):
@@ -51,9 +46,9 @@ class Recurrent(nnx.Module):
         self.dropout = options.dropout
         self.features = self.directions * hidden
 
+    @abc.abstractmethod
     def cell(self, said: Float[Array, "N B G"], recalled: Float[Array, "N B G"], carried: State) -> State:
         """Return what the next token gets, from what the word says and what the state recalls, gates side by side."""
-        raise NotImplementedError
 
     def __call__(
         self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None

@@ -198,7 +198,8 @@ def _check_segments(states: Array, segment_ids: ArrayLike, num_segments: int) ->
     if segment_ids.shape != states.shape[:1]:
         raise ValueError(f"segment_ids must have shape [N] = {states.shape[:1]}, got {segment_ids.shape}.")
     num_segments = positive_integer("num_segments", num_segments)
-    if not isinstance(segment_ids, jax.core.Tracer) and bool(np.any(np.diff(np.asarray(segment_ids)) < 0)):
+    known = None if isinstance(segment_ids, jax.core.Tracer) else np.asarray(segment_ids)
+    if known is not None and bool(np.any(known[1:] < known[:-1])):
         raise ValueError("segment_ids must be sorted: the tokens of a text lie together; sort tokens and ids first.")
     return _pieces.cut(jnp.asarray(segment_ids), num_segments)
 

@@ -1,11 +1,13 @@
 """One table from the name of an implementation to what runs it, and the order in which None tries them. No maths."""
 
+import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 from jax import Array
 
-from lnpool import _kernels, _reference, _xla
+from lnpool import _reference, _xla
 from lnpool._types import Call, Implementation, Inputs
 
 Saved: TypeAlias = Any  # a pytree of arrays: what a forward pass leaves for its own derivatives
@@ -43,21 +45,39 @@ def _whole_texts(call: Call, inputs: Inputs) -> str | None:
     return None
 
 
-def _kernels_unsupported(call: Call, inputs: Inputs) -> str | None:
-    return _whole_texts(call, inputs) or _kernels.unsupported(call, inputs)
+def _kernels() -> ModuleType:
+    """The kernels, imported when first asked for: others need not wait for Pallas, nor have what it imports."""
+    return importlib.import_module("lnpool._kernels")
 
+
+def _kernels_why_not() -> str | None:
+    try:
+        reason: str | None = _kernels().why_not()
+    except ImportError as error:
+        reason = f"Pallas cannot be imported here: {error}."
+    return reason
+
+
+_KERNELS = Backend(
+    ReverseRule(
+        lambda *args: _kernels().value(*args),
+        lambda *args: _kernels().forward(*args),
+        lambda *args: _kernels().backward(*args),
+    ),
+    _kernels_why_not,
+    lambda call, inputs: _whole_texts(call, inputs) or _kernels().unsupported(call, inputs),
+)
 
 BACKENDS: dict[Implementation, Backend] = {
     "xla": Backend(ReverseRule(_xla.value, _xla.forward, _xla.backward)),
     "xla_jvp": Backend(ForwardRule(_xla.value, _xla.forward, _xla.tangent)),
-    "pallas": Backend(
-        ReverseRule(_kernels.value, _kernels.forward, _kernels.backward), _kernels.why_not, _kernels_unsupported
-    ),
+    "pallas": _KERNELS,
     "reference": Backend(_reference.pool, unsupported=_whole_texts),
 }
 
 # What implementation=None tries, best first; the last one runs everywhere. The kernels are not among them until they
-# have been timed: compiled for TPU, XLA reads dense states as often as they do (tests/op/test_kernel_compile.py).
+# have been timed: none has run on a device, and compiled for TPU, XLA reads dense states as often as they do
+# (tests/op/test_kernel_compile.py).
 PREFERENCE: tuple[Implementation, ...] = ("xla",)
 
 

@@ -6,8 +6,10 @@ sums over its pieces, which lie one behind the other: a segmented scan over the 
 Applications", 1990), which keeps a NaN in its own text and adds in a fixed order.
 """
 
+import functools
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -16,9 +18,11 @@ from lnpool._types import Pieces
 _LARGEST, _SMALLEST = 256, 8  # tokens of a piece
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def cut(segment_ids: Array, num_segments: int) -> Pieces:
     """Sorted ids [N] -> pieces; a token whose id is not in [0, num_segments) belongs to no text."""
     (tokens,) = segment_ids.shape
+    segment_ids = segment_ids.astype(jnp.promote_types(segment_ids.dtype, jnp.int32))  # int8 may not hold num_segments
     size = _size(tokens, num_segments)
     bounds = jnp.searchsorted(segment_ids, jnp.arange(num_segments + 1, dtype=segment_ids.dtype)).astype(jnp.int32)
     start, count = bounds[:-1], jnp.diff(bounds)

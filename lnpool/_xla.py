@@ -81,7 +81,7 @@ def value(call: Call, inputs: Inputs) -> Array:
         return form.value(call, inputs, attention)
 
     rows = _reducing(call, inputs)
-    single_sum = over_rows if inputs.mask is None else rows  # which XLA fuses to one pass by itself
+    single_sum = over_rows if inputs.mask is None and _compat.FUSES_SUMS_ON_CPU else rows
     r = _by_form(call, apply, inputs, _attend(call, inputs), rows=rows, bounded_rows=single_sum)
     return _of_texts(inputs, r).astype(inputs.states.dtype)
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import page, pool, rows, shapes, table, targets, timing, torch_rows
+from benchmarks import million, page, pool, rows, shapes, table, targets, timing, torch_rows
 from benchmarks.cli import UsageError
 from benchmarks.programs import BOTH, DONATED, FORWARD, build
 
@@ -210,3 +210,12 @@ def test_the_device_clock_reads_a_trace(monkeypatch):
     monkeypatch.setattr(timing, "device_milliseconds", lambda planes: float(bool(planes)))
     milliseconds, results = timing.device_clock(run)
     assert (milliseconds, results.tolist()) == (1.0, [2, 2, 2])
+
+
+def test_a_document_over_eight_devices_is_that_of_one(capsys):
+    assert million.main(["--tokens", "800", "--features", "4"]) == 0
+    differences = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if "difference" in line]
+    assert len(differences) == 4
+    assert max(differences) < 1e-4
+    assert million.main(["--tokens", "801"]) == 2
+    assert "multiple of 8" in capsys.readouterr().err

@@ -7,24 +7,18 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.layers import WordEmbedding, dropout, zero_padding
+from experiments.layers import WordEmbedding, WordOptions, dropout, zero_padding
 from experiments.options import Interval
 
 
 @dataclasses.dataclass(frozen=True)
-class CNNOptions:
+class CNNOptions(WordOptions):
     """Word vectors, then one convolution."""
 
-    embedding: Annotated[int, Interval("[1, 4096]")] = 96
-    """Size of a word vector."""
     features: Annotated[int, Interval("[1, 4096]")] = 128
     """Number of filters, which is the size of a state."""
     width: Annotated[int, Interval("[1, 64]")] = 3
     """Words that one filter sees."""
-    word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
-    """Share of words that training replaces by the unknown word."""
-    dropout: Annotated[float, Interval("[0, 1)")] = 0.3
-    """Share of word-vector features that training hides."""
 
 
 class CNN(nnx.Module):

@@ -9,24 +9,18 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.layers import WordEmbedding, dropout, zero_padding
+from experiments.layers import WordEmbedding, WordOptions, dropout, zero_padding
 from experiments.options import Interval
 
 WIDTHS = (3, 4, 5)
 
 
 @dataclasses.dataclass(frozen=True)
-class TextCNNOptions:
+class TextCNNOptions(WordOptions):
     """Word vectors, then convolutions over 3, 4 and 5 words."""
 
-    embedding: Annotated[int, Interval("[1, 4096]")] = 96
-    """Size of a word vector."""
     features: Annotated[int, Interval("[1, 4096]")] = 100
     """Number of filters of one width; a state holds the responses of all."""
-    word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
-    """Share of words that training replaces by the unknown word."""
-    dropout: Annotated[float, Interval("[0, 1)")] = 0.3
-    """Share of word-vector features that training hides."""
 
 
 class TextCNN(nnx.Module):

@@ -24,7 +24,7 @@ class SimPoolOptions:
     p: Annotated[float, Interval("[-64, 64]")] = 2.0
     """The exponent."""
     hidden: Annotated[int, Interval("[1, 4096]")] = 64
-    """Size of the space in which states meet the query; half of that of additive attention makes as many parameters."""
+    """Size of the space in which states meet the query; half of that of additive attention makes about as many."""
     scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"] = "tanh"
     """The map from signed states to the non-negative states that have powers."""
 

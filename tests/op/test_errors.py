@@ -103,6 +103,7 @@ IDS = jnp.array([0, 0, 1, 1, 1])
 PACKED = [
     ({"states": STATES}, ValueError, r"packed states must have shape \[N D\], got \(2, 5, 6\)"),
     ({"segment_ids": IDS[::-1]}, ValueError, "segment_ids must be sorted"),
+    ({"segment_ids": IDS[::-1].astype(jnp.uint8)}, ValueError, "segment_ids must be sorted"),
     ({"segment_ids": IDS[:3]}, ValueError, r"segment_ids must have shape \[N\] = \(5,\), got \(3,\)"),
     ({"segment_ids": IDS.astype(float)}, TypeError, "segment_ids must be integers, got float32"),
     ({"segment_ids": [0, 0, 1, 1, 1]}, TypeError, "segment_ids must be an array, got list"),

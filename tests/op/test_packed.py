@@ -168,3 +168,12 @@ def test_vmap_and_one_trace(implementation):
         for x, y in zip(got, want, strict=True):
             assert_agrees(x[row], y, SAME_FORMULA)
     assert len(traces) <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32])
+def test_ids_of_any_integer_type(dtype):
+    ids = jnp.asarray([0, 0, 3, 99], dtype)
+    r = lnpool.pool_packed(jnp.asarray([[1.0], [3.0], [2.0], [5.0]]), p=1.0, segment_ids=ids, num_segments=300)
+    want = np.zeros((300, 1))
+    want[[0, 3, 99], 0] = 2, 2, 5
+    np.testing.assert_allclose(r, want, rtol=1e-6)

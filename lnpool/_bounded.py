@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from lnpool._scale import SCALE_LIMITS
 from lnpool._types import Call, Inputs, Residuals
-from lnpool._weights import Attention, log_weights, select, total
+from lnpool._weights import Attention, count, log_weights, select
 
 _SAFE_EXPONENT = 80.0  # e^-80 is still a normal float32
 
@@ -43,14 +43,15 @@ def _log_states(call: Call, inputs: Inputs, upper: float) -> Array:
     return jnp.maximum(states - upper, -1e30)
 
 
-def _terms(call: Call, inputs: Inputs, attention: Attention) -> tuple[Array, Array, Array]:
-    """The summands of W, d = u - upper and the scores z, over tokens."""
+def summands(call: Call, inputs: Inputs, attention: Attention) -> tuple[Array, Array]:
+    """What W and E sum over tokens [T *H K]; those of some tokens do not depend on the others."""
     assert call.log_range is not None
     log_v = select(inputs.mask, log_weights(call, inputs, attention), -jnp.inf)
     # Without the barrier XLA would compute the weights again for every feature.
     z, log_v = lax.optimization_barrier((attention.z, log_v))
     d = _log_states(call, inputs, call.log_range[1])
-    return jnp.exp(inputs.p * d + log_v), d, z
+    terms = jnp.exp(inputs.p * d + log_v)
+    return terms, terms * (d + z if call.sharpen else d)
 
 
 def _log_mean(call: Call, inputs: Inputs, w: Array) -> tuple[Array, Array]:
@@ -60,16 +61,14 @@ def _log_mean(call: Call, inputs: Inputs, w: Array) -> tuple[Array, Array]:
     return rho, jnp.where(w == 0, 0, jnp.exp(call.log_range[1] + rho))
 
 
-def value(call: Call, inputs: Inputs, attention: Attention) -> Array:
-    """The pooled value r [1 *H K]."""
-    return _log_mean(call, inputs, total(call, inputs, _terms(call, inputs, attention)[0]))[1]
+def value(call: Call, inputs: Inputs, w: Array) -> Array:
+    """The pooled value r [1 *H K] from the sum W."""
+    return _log_mean(call, inputs, w)[1]
 
 
-def forward(call: Call, inputs: Inputs, attention: Attention) -> Residuals:
-    """The pooled value r [1 *H K] and all that the backward pass needs."""
+def forward(call: Call, inputs: Inputs, attention: Attention, w: Array, e: Array) -> Residuals:
+    """The pooled value r [1 *H K] and all that the backward pass needs, from the sums W and E."""
     assert call.log_range is not None
-    terms, d, z = _terms(call, inputs, attention)
-    w, e = (total(call, inputs, x) for x in (terms, terms * (d + z if call.sharpen else d)))
     rho, r = _log_mean(call, inputs, w)
     mean_z = attention.mean_z if call.sharpen else 0
     slope = jnp.where(w == 0, 0, (e / jnp.where(w == 0, 1, w) - mean_z - rho) / inputs.p)
@@ -77,12 +76,31 @@ def forward(call: Call, inputs: Inputs, attention: Attention) -> Residuals:
     return Residuals(r, slope, rho, nothing + call.log_range[1], nothing, nothing)
 
 
-def partials(call: Call, inputs: Inputs, attention: Attention, residuals: Residuals) -> tuple[Array, Array]:
-    """dr/dlog states and dr/dscores [T *H K], before the sum over the features of a head; to be fused, never stored."""
+def _shares(call: Call, inputs: Inputs, attention: Attention, residuals: Residuals) -> tuple[Array, Array]:
+    """w [T *H K] and v [T *H 1|K], the shares of each token in W and in the attention."""
     assert call.log_range is not None
-    p, r = inputs.p, residuals.value
     log_v = log_weights(call, inputs, attention)
     log_v, v = lax.optimization_barrier((log_v, jnp.exp(log_v)))
-    share = r * jnp.exp(p * (_log_states(call, inputs, call.log_range[1]) - residuals.rho) + log_v)
-    difference = share - r * v
-    return share, difference if call.sharpen else difference / p
+    d = _log_states(call, inputs, call.log_range[1])
+    return jnp.exp(inputs.p * (d - residuals.rho) + log_v), v
+
+
+def partials(call: Call, inputs: Inputs, attention: Attention, residuals: Residuals) -> tuple[Array, Array]:
+    """dr/dlog states and dr/dscores [T *H K], before the sum over the features of a head; to be fused, never stored."""
+    w, v = _shares(call, inputs, attention, residuals)
+    r = residuals.value
+    return r * w, r * (w - v if call.sharpen else (w - v) / inputs.p)
+
+
+def cotangents(call: Call, inputs: Inputs, attention: Attention, residuals: Residuals, g: Array) -> tuple[Array, Array]:
+    """Cotangents of log states [T *H K] and scores [T *H 1] for that of r; the second reads the first once more."""
+    w, v = _shares(call, inputs, attention, residuals)
+    k = lax.optimization_barrier(g * residuals.value)
+    dlog = select(inputs.mask, k * w, 0)
+    v = select(inputs.mask, v, 0)
+    scale = 1 if call.sharpen else 1 / inputs.p
+    if inputs.p.shape[-1] > 1:
+        return dlog, jnp.sum((dlog - v * k) * scale, axis=-1, keepdims=True)
+    # Of the stored dlog, so that XLA computes the exponentials once; a token alone has a weight of exactly 1.
+    dscores = jnp.sum(dlog, axis=-1, keepdims=True) - v * jnp.sum(k, axis=-1, keepdims=True)
+    return dlog, jnp.where(count(call, inputs) == 1, 0, dscores * scale)

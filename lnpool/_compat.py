@@ -3,9 +3,6 @@
 import jax
 from jax import Array, lax
 
-FUSES_SUMS_ON_CPU = jax.__version_info__ >= (0, 10)
-"""XLA's CPU backend sums exponentials as it computes them; older ones (0.7.2, 0.8.3, 0.9.2) store them first."""
-
 
 def varying_axes(x: Array) -> frozenset[str]:
     """The shard_map axes over which ``x`` differs between devices; empty outside of shard_map."""

@@ -193,6 +193,13 @@ def partials(call: Call, inputs: Inputs, attention: Attention, residuals: Residu
     return dr_dstates, dr_dscores
 
 
+def cotangents(call: Call, inputs: Inputs, attention: Attention, residuals: Residuals, g: Array) -> tuple[Array, Array]:
+    """Cotangents of states (log states, where those are the input) [T *H K] and scores [T *H 1] for that of r."""
+    dr_dstates, dr_dscores = partials(call, inputs, attention, residuals)
+    dscores = jnp.sum(select(inputs.mask, g * dr_dscores, 0), axis=-1, keepdims=True)
+    return select(inputs.mask, g * dr_dstates, 0), dscores
+
+
 def contributions(call: Call, inputs: Inputs) -> Array:
     """w [T *H K], the share of each token in the sum; where r = 0, the weights of the zero states that made it so."""
     tokens, sums, vanishes = _pooled(call, inputs, attend(call, inputs))

@@ -32,9 +32,9 @@ class Attention(NamedTuple):
         return self.scores - self.offset
 
 
-def total(call: Call, inputs: Inputs, x: Array) -> Array:
+def total(call: Call, inputs: Inputs, x: Array, axis: int = 0) -> Array:
     """Sum over the tokens of a text."""
-    return _meet(call, inputs, jnp.sum(x, axis=0, keepdims=True), jnp.add, lax.psum)
+    return _meet(call, inputs, jnp.sum(x, axis=axis, keepdims=True), jnp.add, lax.psum)
 
 
 def _meet(
@@ -75,9 +75,9 @@ def finite(p: Array) -> Array:
     return jnp.clip(p, -INFINITE, INFINITE)
 
 
-def extremum(call: Call, inputs: Inputs, sign: Array, x: Array, keep: Array | None) -> Array:
+def extremum(call: Call, inputs: Inputs, sign: Array, x: Array, keep: Array | None, axis: int = 0) -> Array:
     """Largest (sign +1) or smallest (sign -1) kept ``x`` over tokens; -+inf where none is kept. No gradient."""
-    largest = jnp.max(select(keep, lax.stop_gradient(sign * x), -jnp.inf), axis=0, keepdims=True)
+    largest = jnp.max(select(keep, lax.stop_gradient(sign * x), -jnp.inf), axis=axis, keepdims=True)
     return lax.stop_gradient(sign) * _meet(call, inputs, largest, jnp.maximum, lax.pmax)
 
 
@@ -86,28 +86,44 @@ def _power(call: Call, inputs: Inputs) -> Array:
     return finite(inputs.p) if call.sharpen else jnp.ones((1,) * inputs.p.ndim, inputs.p.dtype)
 
 
+def _tokens_last(x: Array) -> Array:
+    """[T *H K] -> [*H K T]. On a CPU, XLA vectorises over the last axis alone, and scores have K = 1."""
+    return jnp.moveaxis(x, 0, -1)
+
+
+def _tokens_first(x: Array) -> Array:
+    return jnp.moveaxis(x, -1, 0)
+
+
 def attend(call: Call, inputs: Inputs) -> Attention:
     """Scores to attention."""
-    p, mask = _power(call, inputs), inputs.mask
-    scores = select(mask, inputs.scores, 0).astype(p.dtype)
+    p, mask = _tokens_last(_power(call, inputs)), None if inputs.mask is None else _tokens_last(inputs.mask)
+    is_text = None if mask is None else count(call, inputs) > 0
     up, down = jnp.ones((), p.dtype), -jnp.ones((), p.dtype)
-    scores = jnp.clip(scores - _where_any(call, inputs, extremum(call, inputs, up, scores, mask)), -INFINITE, INFINITE)
-    offset = jnp.where(p >= 0, 0, _where_any(call, inputs, extremum(call, inputs, down, scores, mask)))
-    q = select(mask, at_most(p * (scores - offset), 0), -jnp.inf)
-    log_z = jnp.log(at_least(total(call, inputs, jnp.exp(q)), 1))
-    return Attention(scores, offset, log_z, total(call, inputs, jnp.exp(q - log_z) * (scores - offset)))
+    scores = select(mask, _tokens_last(inputs.scores), 0).astype(p.dtype)
+    scores = scores - select(is_text, extremum(call, inputs, up, scores, mask, axis=-1), 0)
+    scores = jnp.clip(scores, -INFINITE, INFINITE)
+    offset = jnp.where(p >= 0, 0, select(is_text, extremum(call, inputs, down, scores, mask, axis=-1), 0))
+    z = scores - offset
+    q = select(mask, at_most(p * z, 0), -jnp.inf)
+    log_z = jnp.log(at_least(total(call, inputs, jnp.exp(q), axis=-1), 1))
+    mean_z = total(call, inputs, jnp.exp(q - log_z) * z, axis=-1)
+    return Attention(*map(_tokens_first, (scores, offset, log_z, mean_z)))
 
 
-def _where_any(call: Call, inputs: Inputs, x: Array) -> Array:
-    """``x`` where the text has a token, else 0."""
-    if inputs.mask is None:
-        return x
-    return jnp.where(total(call, inputs, inputs.mask.astype(x.dtype)) > 0, x, 0)
+def count(call: Call, inputs: Inputs) -> Array:
+    """Number of tokens of the text [1 *1 1]."""
+    real = jnp.ones_like(inputs.scores, bool) if inputs.mask is None else inputs.mask
+    return total(call, inputs, real.astype(inputs.p.dtype))
 
 
 def log_weights(call: Call, inputs: Inputs, attention: Attention) -> Array:
     """log v [T *H 1|K], as wide as p; a finite number at padding: select, never multiply."""
-    return at_most(_power(call, inputs) * attention.z, 0) - attention.log_z
+    p, z, log_z = _power(call, inputs), attention.z, attention.log_z
+    if z.shape[-1] > 1:
+        return at_most(p * z, 0) - log_z
+    p, z, log_z = map(_tokens_last, (p, z, log_z))
+    return _tokens_first(at_most(p * z, 0) - log_z)
 
 
 def weights(call: Call, inputs: Inputs) -> Array:

@@ -15,34 +15,23 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lnpool import _bounded, _compat, _exact, _pieces
-from lnpool._rows import fused_over_rows, over_rows
+from lnpool._rows import FEW_BLOCKS, OfTokens, fused_over_rows, over_blocks, over_rows
 from lnpool._scale import SCALE_LIMITS
 from lnpool._types import Call, Inputs, Residuals
 from lnpool._weights import Attention, attend, select, total
 
 Tree: TypeAlias = Any  # a pytree of arrays
 Saved: TypeAlias = tuple[Attention, Residuals]
+Rows: TypeAlias = Callable[..., Tree]  # (inputs, *operands), all [B ...], to [B ...]
 
 
-def _by_form(
-    call: Call,
-    apply: Callable[..., Tree],
-    inputs: Inputs,
-    *operands: Tree,
-    rows: Callable[..., Tree] = fused_over_rows,
-    bounded_rows: Callable[..., Tree] | None = None,
-) -> Tree:
-    """``apply(form, rows of inputs, *operands)`` row by row, with the form that suits the exponents of this call."""
-
-    def run(form: ModuleType, *operands: Tree) -> Tree:
-        over = bounded_rows if form is _bounded and bounded_rows else rows
-        return over(functools.partial(apply, form), *operands)
-
+def _by_form(call: Call, exact: Rows, bounded: Rows, inputs: Inputs, *operands: Tree) -> Tree:
+    """The form that suits the exponents of this call, for all rows of ``inputs`` and ``operands``."""
     fast = _bounded.applies(call, inputs)
     inputs = _rows_of(inputs)
     if fast is None:
-        return run(_exact, inputs, *operands)
-    return lax.cond(fast, functools.partial(run, _bounded), functools.partial(run, _exact), inputs, *operands)
+        return exact(inputs, *operands)
+    return lax.cond(fast, bounded, exact, inputs, *operands)
 
 
 def _attend(call: Call, inputs: Inputs) -> Attention:
@@ -69,31 +58,46 @@ def _of_texts(inputs: Inputs, tree: Tree) -> Tree:
     return jax.tree.map(functools.partial(_pieces.of_texts, inputs.pieces), tree)
 
 
-def _reducing(call: Call, inputs: Inputs) -> Callable[..., Tree]:
-    """How to run a formula that sums over tokens: a loop over rows where no other row or device has a part."""
-    return fused_over_rows if inputs.pieces is None and call.axis_name is None else over_rows
+def _exact_rows(call: Call, compute: Callable[..., Tree], inputs: Inputs) -> Rows:
+    """How to run an exact formula that sums over tokens: row by row, unless other rows or devices have a part in it."""
+    is_whole = inputs.pieces is None and call.axis_name is None
+    return functools.partial(fused_over_rows if is_whole else over_rows, functools.partial(compute, call))
+
+
+def _bounded_sums(call: Call, count: int, inputs: Inputs, attention: Attention) -> Tree:
+    """The first ``count`` sums of the bounded form [B 1 *H K]."""
+
+    def summands(inputs: Inputs, attention: Attention) -> OfTokens:
+        return OfTokens(terms=_bounded.summands(call, inputs, attention)[:count])
+
+    def sums(inputs: Inputs, attention: Attention) -> Tree:
+        return tuple(total(call, inputs, x) for x in summands(inputs, attention).terms)
+
+    if inputs.pieces is None and call.axis_name is None:
+        return over_blocks(summands, inputs, attention, blocks=FEW_BLOCKS).terms
+    return over_rows(sums, inputs, attention)
 
 
 def value(call: Call, inputs: Inputs) -> Array:
     """Pooled states [B 1 *H K] in the dtype of the states."""
 
-    def apply(form: ModuleType, inputs: Inputs, attention: Attention) -> Array:
-        return form.value(call, inputs, attention)
+    def bounded(inputs: Inputs, attention: Attention) -> Array:
+        (w,) = _bounded_sums(call, 1, inputs, attention)
+        return over_rows(functools.partial(_bounded.value, call), inputs, w)
 
-    rows = _reducing(call, inputs)
-    single_sum = over_rows if inputs.mask is None and _compat.FUSES_SUMS_ON_CPU else rows
-    r = _by_form(call, apply, inputs, _attend(call, inputs), rows=rows, bounded_rows=single_sum)
+    r = _by_form(call, _exact_rows(call, _exact.value, inputs), bounded, inputs, _attend(call, inputs))
     return _of_texts(inputs, r).astype(inputs.states.dtype)
 
 
 def forward(call: Call, inputs: Inputs) -> tuple[Array, Saved]:
     """Pooled states [B 1 *H K] in the dtype of the states, and what the derivatives need."""
 
-    def apply(form: ModuleType, inputs: Inputs, attention: Attention) -> Residuals:
-        return form.forward(call, inputs, attention)
+    def bounded(inputs: Inputs, attention: Attention) -> Residuals:
+        w, e = _bounded_sums(call, 2, inputs, attention)
+        return over_rows(functools.partial(_bounded.forward, call), inputs, attention, w, e)
 
     attention = _attend(call, inputs)
-    residuals = _by_form(call, apply, inputs, attention, rows=_reducing(call, inputs))
+    residuals = _by_form(call, _exact_rows(call, _exact.forward, inputs), bounded, inputs, attention)
     return _of_texts(inputs, residuals.value).astype(inputs.states.dtype), (attention, residuals)
 
 
@@ -107,14 +111,15 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
     if inputs.pieces is not None:
         g = g[inputs.pieces.text]
 
-    def contract(
-        form: ModuleType, inputs: Inputs, attention: Attention, residuals: Residuals, g: Array
-    ) -> tuple[Array, Array]:
-        dr_dstates, dr_dscores = form.partials(call, inputs, attention, residuals)
-        dstates = _chain(call, inputs, g * dr_dstates).astype(inputs.states.dtype)
-        return dstates, jnp.sum(select(inputs.mask, g * dr_dscores, 0), axis=-1, keepdims=True)
+    def contract(form: ModuleType, inputs: Inputs, attention: Attention, residuals: Residuals, g: Array) -> OfTokens:
+        dstates, dscores = form.cotangents(call, inputs, attention, residuals, g)
+        return OfTokens((_chain(call, inputs, dstates).astype(inputs.states.dtype), dscores))
 
-    dstates, dscores = _by_form(call, contract, inputs, attention, residuals, g)
+    exact = functools.partial(over_blocks, functools.partial(contract, _exact))
+    # Where the cotangent of the states is the only array of their size, XLA's CPU backend needs no loop to keep it so.
+    is_plain = call.log_states and inputs.states.dtype == inputs.p.dtype and inputs.p.size == 1
+    bounded = functools.partial(over_rows if is_plain else over_blocks, functools.partial(contract, _bounded))
+    dstates, dscores = _by_form(call, exact, bounded, inputs, attention, residuals, g).results
     if inputs.pieces is not None:
         dstates, dscores = (_pieces.tokens(inputs.pieces, x) for x in (dstates, dscores))
     return Inputs(dstates, dscores.astype(inputs.scores.dtype), dp, None)
@@ -140,20 +145,21 @@ def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array
         dscores: Array,
     ) -> Array:
         dr_dstates, dr_dscores = form.partials(call, inputs, attention, residuals)
-        by_states = _chain(call, inputs, dr_dstates) * select(inputs.mask, dstates, 0).astype(inputs.p.dtype)
-        by_scores = select(inputs.mask, dr_dscores * dscores.astype(inputs.p.dtype), 0)
-        return total(call, inputs, by_states + by_scores)
+        by_states = _chain(call, inputs, dr_dstates) * dstates.astype(inputs.p.dtype)
+        by_scores = dr_dscores * dscores.astype(inputs.p.dtype)
+        return total(call, inputs, select(inputs.mask, by_states + by_scores, 0))
 
     # No loop over rows: reverse mode would keep its partial derivatives anyway, and jax 0.7 cannot transpose it.
     moved = _rows_of(inputs._replace(states=tangents.states, scores=tangents.scores))
-    by_tokens = _by_form(call, contract, inputs, attention, residuals, moved.states, moved.scores, rows=over_rows)
+    exact, bounded = (functools.partial(over_rows, functools.partial(contract, form)) for form in (_exact, _bounded))
+    by_tokens = _by_form(call, exact, bounded, inputs, attention, residuals, moved.states, moved.scores)
     by_exponent = residuals.value * residuals.slope * tangents.p[None]
     return _of_texts(inputs, by_tokens + by_exponent).astype(inputs.states.dtype)
 
 
-def _chain(call: Call, inputs: Inputs, dr_dstates: Array) -> Array:
-    """From the derivative by log states to the one by the raw states, and exactly 0 at padding."""
+def _chain(call: Call, inputs: Inputs, dstates: Array) -> Array:
+    """From the derivative by log states to the one by the raw states."""
     if call.scale_limit:
         raw = select(inputs.mask, inputs.states, 0).astype(inputs.p.dtype)
-        dr_dstates = dr_dstates * SCALE_LIMITS[call.scale_limit].derivative(raw)
-    return select(inputs.mask, dr_dstates, 0)
+        dstates = dstates * SCALE_LIMITS[call.scale_limit].derivative(raw)
+    return dstates

@@ -72,6 +72,7 @@ CASES = (
     Case("bounded_negative_p", states="log", p=-2.0, options=BOUNDED),
     Case("bounded_p30", states="log", p=30.0, options=BOUNDED),
     Case("bounded_p_feature", states="log", p="feature", options=BOUNDED),
+    Case("bounded_p_feature_fixed_attention", states="log", p="feature", mask="some", options=(*BOUNDED, *FIXED)),
     Case("bounded_p_head", states="log", heads=3, p="head", options=BOUNDED),
     Case("bounded_masked", states="log", mask="nan", options=BOUNDED),
     Case("bounded_mask_row", states="log", mask="row", options=BOUNDED),

@@ -1,0 +1,54 @@
+"""The loops over blocks that a CPU runs for large batches, here for small ones, with blocks that do not divide them."""
+
+import jax
+import pytest
+
+from lnpool import _rows
+from tests.op import test_conformance
+from tests.op.cases import CASES
+
+NAMES = (
+    "odd_tokens",
+    "mask_nan_heads",
+    "p_per_feature_with_heads",
+    "log_masked",
+    "bounded",
+    "bounded_masked",
+    "bounded_p_head",
+    "bounded_p_feature_fixed_attention",
+    "bounded_no_scores",
+    "bounded_one_token",
+    "limit_tanh_p_feature",
+    "bfloat16_tanh",
+    "float64_bounded",
+)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(_rows, "_MIN_SIZE", 0)
+    monkeypatch.setattr(_rows, "_MIN_WIDTH", 2)
+    monkeypatch.setattr(_rows, "_block", lambda shape, blocks: (min(2, shape[0]), min(5, shape[1])))
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in NAMES], ids=lambda case: case.name)
+def test_blocks_against_reference(case, small_blocks):
+    test_conformance.test_against_reference(case, "xla")
+
+
+@pytest.mark.parametrize(
+    ("shape", "blocks", "block"),
+    [
+        ((64, 256, 300), 96, (2, 64)),
+        ((64, 32, 10), 96, (2, 8)),
+        ((1, 4096, 512), 96, (1, 42)),
+        ((4, 7, 100000), 96, (2, 1)),
+        ((100, 3, 300), 10, (10, 3)),
+    ],
+    ids=str,
+)
+def test_size_of_a_block(shape, blocks, block):
+    assert _rows._block(shape, blocks) == block

@@ -22,7 +22,7 @@ PARAMETERS, CONFIG, VOCABULARY = "parameters.npz", "config.json", "vocabulary.js
 
 
 def save_parameters(path: Path, parameters: nnx.State) -> None:
-    """Write every parameter under its dotted name."""
+    """Write every parameter, frozen ones too, under its dotted name."""
     leaves = jax.tree_util.tree_leaves_with_path(parameters)
     arrays: dict[str, Any] = {leaf_name(where): np.asarray(leaf) for where, leaf in leaves}
     partial = path.with_name(f".{path.name}.partial")
@@ -71,5 +71,5 @@ def load_run(folder: Path) -> Run:
     stored = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
     vocabulary, labels = Vocabulary(stored["words"]), tuple(stored["labels"])
     model = build.model(config, len(vocabulary), len(labels))
-    nnx.update(model, load_parameters(folder / PARAMETERS, nnx.state(model, nnx.Param)))
+    nnx.update(model, load_parameters(folder / PARAMETERS, nnx.state(model)))
     return Run(config, model, vocabulary, labels)

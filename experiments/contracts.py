@@ -2,7 +2,7 @@
 
 ```
 text --task--> tokens [B T] --encoder--> states [B T D] --pooler--> pooled [B E] --head--> logits [B C] --task--> loss
-               mask   [B T] ------^-----------------------^   the same mask, True at real tokens
+               mask   [B T] --encoder--> mask   [B T] -----^        True at what is real, false at padding
 ```
 """
 
@@ -27,18 +27,32 @@ class Batch(NamedTuple):
     weights: Float[Array, " B"]
 
 
-class Encoder(Protocol):
-    """Words to states; the state of a token never depends on padding."""
+class Words(Protocol):
+    """A vector for each thing in a row: for a word [B T], or where a row is a text of sentences, for a sentence [B T W]."""
 
-    Options: ClassVar[type]
     features: int
 
-    def __init__(self, options: Any, vocabulary_size: int, *, rngs: nnx.Rngs): ...
+    def __call__(self, tokens: Int[Array, "B T *W"], rngs: nnx.Rngs | None = None) -> Float[Array, "B T D"]:
+        """Return the vectors; padding is computed too and means nothing."""
+        ...
+
+
+class Encoder(Protocol):
+    """What `words` say of tokens, to states; the states of a text depend neither on padding nor on other texts."""
+
+    Options: ClassVar[type]
+    """A `layers.VectorOptions`: the options of the word vectors come first."""
+    features: int
+
+    def __init__(self, options: Any, words: Words, *, rngs: nnx.Rngs): ...
 
     def __call__(
-        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "B T D"]:
-        """Return one state a token. `rngs` brings the noise of training; without it nothing is random."""
+        self, tokens: Int[Array, "B T *W"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
+    ) -> tuple[Float[Array, "B S D"], Bool[Array, "B S"]]:
+        """Return the states, and which of them are real: one a token with the same mask, or fewer with their own.
+
+        `rngs` brings the noise of training; without it nothing is random.
+        """
         ...
 
 

@@ -35,6 +35,8 @@ def task(config: Config) -> Task:
 
 def model(config: Config, vocabulary_size: int, classes: int) -> TextClassifier:
     """Return the model with its initial parameters."""
+    if config.encode.reads_sentences and not getattr(config.data, "sentences", False):
+        raise UsageError(f"the encoder {config.encoder} needs the ends of sentences: give --data.sentences.")
     rngs = nnx.Rngs(params=stream(config.seed, "init"))
     words = WordEmbedding(config.encode, vocabulary_size, rngs=rngs)
     try:

@@ -14,7 +14,7 @@ from flax import nnx
 from experiments import build
 from experiments.config import Config, from_json
 from experiments.data.batching import Corpus
-from experiments.data.text import Vocabulary, split_words
+from experiments.data.text import Vocabulary
 from experiments.errors import DataError
 from experiments.model import TextClassifier, leaf_name
 
@@ -58,7 +58,7 @@ class Run(NamedTuple):
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """Return the class of every text."""
-        encoded = [self.vocabulary.encode(split_words(text)) for text in texts]
+        encoded = [self.vocabulary.encode(self.config.data.split(text)) for text in texts]
         corpus = Corpus(encoded, [0] * len(texts), [self.config.data.max_len], len(texts))
         batch = next(corpus.in_order())
         logits, _ = self.model(batch.tokens, batch.mask)

@@ -73,14 +73,10 @@ def default_config(task: str = "wordnet", encoder: str = "bigru", pooler: str = 
     for kind, name, table in (("task", task, TASKS), ("encoder", encoder, ENCODERS), ("pooler", pooler, POOLERS)):
         if not isinstance(name, str) or name not in table:
             raise unknown(kind, str(name), table)
-    return Config(
-        task=task,
-        encoder=encoder,
-        pooler=pooler,
-        data=TASKS[task].Options(),
-        encode=ENCODERS[encoder].Options(),
-        pool=POOLERS[pooler].Options(),
-    )
+    data, encode = TASKS[task].Options(), ENCODERS[encoder].Options()
+    if encode.reads_sentences and hasattr(data, "sentences"):
+        data = dataclasses.replace(data, sentences=True)
+    return Config(task=task, encoder=encoder, pooler=pooler, data=data, encode=encode, pool=POOLERS[pooler].Options())
 
 
 class _Names(argparse.ArgumentParser):

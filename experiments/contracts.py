@@ -7,7 +7,7 @@ text --task--> tokens [B T] --encoder--> states [B T D] --pooler--> pooled [B E]
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from flax import nnx
 from jax import Array
@@ -27,6 +27,7 @@ class Batch(NamedTuple):
     weights: Float[Array, " B"]
 
 
+@runtime_checkable
 class Words(Protocol):
     """A vector for each thing in a row: for a word [B T], or where a row is a text of sentences, for a sentence [B T W]."""
 
@@ -37,6 +38,7 @@ class Words(Protocol):
         ...
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What `words` say of tokens, to states; the states of a text depend neither on padding nor on other texts."""
 
@@ -56,6 +58,7 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
 class Pooler(Protocol):
     """States to one vector; masked states may hold anything, even NaN. A pooler with an exponent shows it as `p`."""
 

@@ -24,6 +24,8 @@ class VectorOptions:
 
     size_option: ClassVar[str] = "features"
     """The option that is the size of a word vector; vectors that are read bring their own."""
+    reads_sentences: ClassVar[bool] = False
+    """Whether the encoder needs the ends of sentences among the words."""
     vectors: str = RANDOM
     """Where word vectors start: random, minilm (the table of a package), or a GloVe, fastText or word2vec text file."""
     frozen: bool = False

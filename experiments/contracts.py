@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 @runtime_checkable
 class Words(Protocol):
-    """A vector for each thing in a row: for a word [B T], or where a row is a text of sentences, for a sentence [B T W]."""
+    """A vector for each thing in a row: for a word of tokens [B T], for a sentence of tokens [B T W]."""
 
     features: int
 

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int
 from experiments.data.text import UNKNOWN
 from experiments.options import Interval
 
-
 RANDOM = "random"
 SPREAD = 0.1  # standard deviation of random word vectors
 
@@ -80,7 +79,9 @@ class WordEmbedding(nnx.Module):
 
     def __init__(self, options: VectorOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
         self.features: int = getattr(options, options.size_option)
-        self.table = nnx.Embed(vocabulary_size, self.features, embedding_init=nnx.initializers.normal(SPREAD), rngs=rngs)
+        self.table = nnx.Embed(
+            vocabulary_size, self.features, embedding_init=nnx.initializers.normal(SPREAD), rngs=rngs
+        )
         if options.frozen:
             self.table.embedding = Frozen(self.table.embedding[...])
         self.word_dropout = options.word_dropout

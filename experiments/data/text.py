@@ -10,7 +10,7 @@ from typing import NamedTuple
 PADDING, UNKNOWN, SENTENCE_END = 0, 1, 2  # the last one only where the ends of sentences are kept
 END = "</s>"
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
-_END = re.compile(r"[.!?…]+[\"'”’)\]]*\s|[。！？\n]")
+_END = re.compile(r"[.!?\u2026]+[\"'\u201d\u2019)\]]*\s|[\u3002\uff01\uff1f\n]")
 
 
 class Example(NamedTuple):
@@ -46,9 +46,9 @@ def split_words(text: str) -> list[str]:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Return the words of a text with `END` between sentences, which end at . ! ? before a space and at a line break.
+    r"""Return the words of a text with `END` between sentences, which end at . ! ? before a space and at a line break.
 
-    >>> split_sentences("It cost 2.50. Why? (Ask\\nhim.)")
+    >>> split_sentences("It cost 2.50. Why? (Ask\nhim.)")
     ['it', 'cost', '2', '50', '</s>', 'why', '</s>', 'ask', '</s>', 'him']
     """
     sentences = [words for words in map(split_words, _END.split(text)) if words]

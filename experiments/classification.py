@@ -37,7 +37,7 @@ class TextOptions:
     sentences: bool = False
     """Keep the end of a sentence as a word; the default is what the encoder needs."""
 
-    def split(self, text: str) -> list[str]:
+    def words_of(self, text: str) -> list[str]:
         """Return the words of a text."""
         return split_sentences(text) if self.sentences else split_words(text)
 
@@ -80,7 +80,7 @@ class TextClassification:
         words: dict[str, list[list[str]]] = {split: [] for split in SPLITS}
         classes: dict[str, list[str]] = {split: [] for split in SPLITS}
         for text, label, split in self.examples(options) if examples is None else examples:
-            words[split].append(options.split(text))
+            words[split].append(options.words_of(text))
             classes[split].append(label)
         for split in SPLITS:
             if not words[split]:

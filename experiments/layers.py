@@ -1,7 +1,7 @@
 """Small layers that several parts share; randomness always comes in as an argument, no layer hides a state."""
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ class WordEmbedding(nnx.Module):
 
     def __init__(self, options: VectorOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
         self.features: int = getattr(options, options.size_option)
-        self.table = nnx.Embed(
+        self.table: Any = nnx.Embed(
             vocabulary_size, self.features, embedding_init=nnx.initializers.normal(SPREAD), rngs=rngs
         )
         if options.frozen:

@@ -6,10 +6,11 @@ A file is read line by line, and only what the vocabulary needs is kept.
 import gzip
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -96,7 +97,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"{path} cannot be read: {error}.") from None
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> AbstractContextManager[Iterable[bytes]]:
     """Open a file, or the file in a zip archive: its only one, or ARCHIVE.zip/NAME."""
     archive = path if path.suffix == ".zip" else path.parent
     if archive.suffix == ".zip" and archive.is_file():

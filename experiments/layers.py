@@ -1,7 +1,7 @@
 """Small layers that several parts share; randomness always comes in as an argument, no layer hides a state."""
 
 import dataclasses
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -79,11 +79,11 @@ class WordEmbedding(nnx.Module):
 
     def __init__(self, options: VectorOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
         self.features: int = getattr(options, options.size_option)
-        self.table: Any = nnx.Embed(
+        self.table = nnx.Embed(
             vocabulary_size, self.features, embedding_init=nnx.initializers.normal(SPREAD), rngs=rngs
         )
         if options.frozen:
-            self.table.embedding = Frozen(self.table.embedding[...])
+            self.table.embedding = Frozen(self.table.embedding[...])  # type: ignore[assignment]
         self.word_dropout = options.word_dropout
         self.found: float | None = None
         """Share of the vocabulary whose vectors were read; None where all are random."""

@@ -188,6 +188,8 @@ def test_a_run_with_vectors(frozen, tmp_path, capsys):
         str(tmp_path / "run"),
         "--optim.weight-decay=1",
         "--epochs=1",
+        "--pooler=mean",
+        "--data.buckets=1",
     ]
     assert main([*line, "--encode.frozen"] if frozen else line) == 0
     assert re.search(

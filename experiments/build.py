@@ -1,16 +1,21 @@
 """From a configuration to the objects of a run; the only place that looks names up."""
 
+import sys
 from typing import Any
 
 import jax
 import optax
 from flax import nnx
 
+from experiments.classification import SourceOptions
 from experiments.config import Config, OptimOptions
 from experiments.contracts import Task
+from experiments.data import vectors
+from experiments.data.text import UNKNOWN, Vocabulary
 from experiments.encoders import ENCODERS
 from experiments.errors import UsageError
 from experiments.heads import Head
+from experiments.layers import RANDOM, WordEmbedding
 from experiments.model import TextClassifier, is_exponent
 from experiments.poolers import POOLERS
 from experiments.tasks import TASKS
@@ -30,13 +35,31 @@ def task(config: Config) -> Task:
 
 def model(config: Config, vocabulary_size: int, classes: int) -> TextClassifier:
     """Return the model with its initial parameters."""
+    if config.encode.reads_sentences and not getattr(config.data, "sentences", False):
+        raise UsageError(f"the encoder {config.encoder} needs the ends of sentences: give --data.sentences.")
     rngs = nnx.Rngs(params=stream(config.seed, "init"))
+    words = WordEmbedding(config.encode, vocabulary_size, rngs=rngs)
     try:
-        encoder = ENCODERS[config.encoder](config.encode, vocabulary_size, rngs=rngs)
+        encoder = ENCODERS[config.encoder](config.encode, words, rngs=rngs)
         pooler = POOLERS[config.pooler](config.pool, encoder.features, rngs=rngs)
     except ValueError as error:
         raise UsageError(f"{config.encoder} with {config.pooler}: {error}") from error
     return TextClassifier(encoder, pooler, Head(config.head, pooler.features, classes, rngs=rngs))
+
+
+def read_vectors(model: TextClassifier, config: Config, vocabulary: Vocabulary) -> None:
+    """Set the word vectors that the configuration names, and say how many words of the vocabulary have one."""
+    source, words = config.encode.vectors, model.words
+    if source == RANDOM:
+        return
+    folders = getattr(config.data, "archives", None), getattr(config.data, "cache", SourceOptions.cache)
+    places, table = vectors.read(source, vocabulary.words, *folders)
+    if table.shape[1] != words.features:
+        raise UsageError(f"{source} has vectors of {table.shape[1]} numbers, the model takes {words.features}.")
+    words.fill(places + UNKNOWN + 1, table)
+    words.found = len(places) / len(vocabulary.words)
+    known = f"{len(places)} of {len(vocabulary.words)} words of the vocabulary ({words.found:.1%})"
+    print(f"{source}: vectors of {words.features} numbers for {known}", file=sys.stderr)
 
 
 def schedule(options: OptimOptions, steps: int) -> optax.Schedule:

@@ -14,7 +14,7 @@ from flax import nnx
 from experiments import build
 from experiments.config import Config, from_json
 from experiments.data.batching import Corpus
-from experiments.data.text import Vocabulary, split_words
+from experiments.data.text import Vocabulary
 from experiments.errors import DataError
 from experiments.model import TextClassifier, leaf_name
 
@@ -22,7 +22,7 @@ PARAMETERS, CONFIG, VOCABULARY = "parameters.npz", "config.json", "vocabulary.js
 
 
 def save_parameters(path: Path, parameters: nnx.State) -> None:
-    """Write every parameter under its dotted name."""
+    """Write every parameter, frozen ones too, under its dotted name."""
     leaves = jax.tree_util.tree_leaves_with_path(parameters)
     arrays: dict[str, Any] = {leaf_name(where): np.asarray(leaf) for where, leaf in leaves}
     partial = path.with_name(f".{path.name}.partial")
@@ -58,7 +58,7 @@ class Run(NamedTuple):
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """Return the class of every text."""
-        encoded = [self.vocabulary.encode(split_words(text)) for text in texts]
+        encoded = [self.vocabulary.encode(self.config.data.words_of(text)) for text in texts]
         corpus = Corpus(encoded, [0] * len(texts), [self.config.data.max_len], len(texts))
         batch = next(corpus.in_order())
         logits, _ = self.model(batch.tokens, batch.mask)
@@ -71,5 +71,5 @@ def load_run(folder: Path) -> Run:
     stored = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
     vocabulary, labels = Vocabulary(stored["words"]), tuple(stored["labels"])
     model = build.model(config, len(vocabulary), len(labels))
-    nnx.update(model, load_parameters(folder / PARAMETERS, nnx.state(model, nnx.Param)))
+    nnx.update(model, load_parameters(folder / PARAMETERS, nnx.state(model)))
     return Run(config, model, vocabulary, labels)

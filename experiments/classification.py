@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from experiments.contracts import Batch
 from experiments.data.batching import Corpus
-from experiments.data.text import Example, Vocabulary, split_words
+from experiments.data.text import END, Example, Vocabulary, split_sentences, split_words
 from experiments.errors import DataError
 from experiments.losses import cross_entropy, weighted_mean
 from experiments.metrics import Classification
@@ -34,6 +34,12 @@ class TextOptions:
     """Number of text lengths that batches are made for: the number of compilations."""
     min_count: Annotated[int, Interval("[1, 1000000]")] = 2
     """A word seen less often in the training split is the unknown word."""
+    sentences: bool = False
+    """Keep the end of a sentence as a word; the default is what the encoder needs."""
+
+    def words_of(self, text: str) -> list[str]:
+        """Return the words of a text."""
+        return split_sentences(text) if self.sentences else split_words(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +80,7 @@ class TextClassification:
         words: dict[str, list[list[str]]] = {split: [] for split in SPLITS}
         classes: dict[str, list[str]] = {split: [] for split in SPLITS}
         for text, label, split in self.examples(options) if examples is None else examples:
-            words[split].append(split_words(text))
+            words[split].append(options.words_of(text))
             classes[split].append(label)
         for split in SPLITS:
             if not words[split]:
@@ -82,7 +88,7 @@ class TextClassification:
         self.labels = tuple(sorted(set().union(*classes.values())))
         if len(self.labels) < 2:
             raise DataError(f"every text has the class {self.labels[0]!r}: give texts of at least two classes.")
-        self.vocabulary = Vocabulary.count(words["train"], options.min_count)
+        self.vocabulary = Vocabulary.count(words["train"], options.min_count, [END] if options.sentences else [])
         widths = bucket_widths([len(text) for text in words["train"]], options.buckets, options.max_len)
         self.splits = {
             split: Corpus(

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
 from experiments.cli import parse
+from experiments.data import vectors
 from experiments.encoders import ENCODERS
 from experiments.errors import UsageError, unknown
 from experiments.heads import HeadOptions
-from experiments.options import Interval, from_dict, to_dict, validate
+from experiments.layers import RANDOM
+from experiments.options import Interval, flag, from_dict, to_dict, validate
 from experiments.poolers import POOLERS
 from experiments.tasks import TASKS
 
@@ -71,14 +73,10 @@ def default_config(task: str = "wordnet", encoder: str = "bigru", pooler: str = 
     for kind, name, table in (("task", task, TASKS), ("encoder", encoder, ENCODERS), ("pooler", pooler, POOLERS)):
         if not isinstance(name, str) or name not in table:
             raise unknown(kind, str(name), table)
-    return Config(
-        task=task,
-        encoder=encoder,
-        pooler=pooler,
-        data=TASKS[task].Options(),
-        encode=ENCODERS[encoder].Options(),
-        pool=POOLERS[pooler].Options(),
-    )
+    data, encode = TASKS[task].Options(), ENCODERS[encoder].Options()
+    if encode.reads_sentences and hasattr(data, "sentences"):
+        data = dataclasses.replace(data, sentences=True)
+    return Config(task=task, encoder=encoder, pooler=pooler, data=data, encode=encode, pool=POOLERS[pooler].Options())
 
 
 class _Names(argparse.ArgumentParser):
@@ -101,6 +99,21 @@ def parse_args(arguments: list[str]) -> Config:
     default = default_config(**chosen_names(arguments, "task", "encoder", "pooler"))
     config_type: Any = Config[type(default.data), type(default.encode), type(default.pool)]  # type: ignore[misc]
     config = parse(config_type, arguments, program="python -m experiments.train", default=default)
+    validate(config)
+    return with_vector_size(config)
+
+
+def with_vector_size(config: Config) -> Config:
+    """Return the configuration with the size of the word vectors that are read, so that it alone says all shapes."""
+    options = config.encode
+    if options.vectors == RANDOM:
+        return config
+    name, found = options.size_option, vectors.size(options.vectors)
+    given = getattr(options, name)
+    if given not in (found, getattr(type(options)(), name)):
+        advice = f"leave {flag(f'encode.{name}')} out"
+        raise UsageError(f"{options.vectors} has vectors of {found} numbers, not {given}: {advice}.")
+    config = dataclasses.replace(config, encode=dataclasses.replace(options, **{name: found}))
     validate(config)
     return config
 

@@ -2,12 +2,12 @@
 
 ```
 text --task--> tokens [B T] --encoder--> states [B T D] --pooler--> pooled [B E] --head--> logits [B C] --task--> loss
-               mask   [B T] ------^-----------------------^   the same mask, True at real tokens
+               mask   [B T] --encoder--> mask   [B T] -----^        True at what is real, false at padding
 ```
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from flax import nnx
 from jax import Array
@@ -27,21 +27,38 @@ class Batch(NamedTuple):
     weights: Float[Array, " B"]
 
 
-class Encoder(Protocol):
-    """Words to states; the state of a token never depends on padding."""
+@runtime_checkable
+class Words(Protocol):
+    """A vector for each thing in a row: for a word of tokens [B T], for a sentence of tokens [B T W]."""
 
-    Options: ClassVar[type]
     features: int
 
-    def __init__(self, options: Any, vocabulary_size: int, *, rngs: nnx.Rngs): ...
-
-    def __call__(
-        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "B T D"]:
-        """Return one state a token. `rngs` brings the noise of training; without it nothing is random."""
+    def __call__(self, tokens: Int[Array, "B T *W"], rngs: nnx.Rngs | None = None) -> Float[Array, "B T D"]:
+        """Return the vectors; padding is computed too and means nothing."""
         ...
 
 
+@runtime_checkable
+class Encoder(Protocol):
+    """What `words` say of tokens, to states; the states of a text depend neither on padding nor on other texts."""
+
+    Options: ClassVar[type]
+    """A `layers.VectorOptions`: the options of the word vectors come first."""
+    features: int
+
+    def __init__(self, options: Any, words: Words, *, rngs: nnx.Rngs): ...
+
+    def __call__(
+        self, tokens: Int[Array, "B T *W"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
+    ) -> tuple[Float[Array, "B S D"], Bool[Array, "B S"]]:
+        """Return the states, and which of them are real: one a token with the same mask, or fewer with their own.
+
+        `rngs` brings the noise of training; without it nothing is random.
+        """
+        ...
+
+
+@runtime_checkable
 class Pooler(Protocol):
     """States to one vector; masked states may hold anything, even NaN. A pooler with an exponent shows it as `p`."""
 

@@ -1,10 +1,11 @@
 """Small layers that several parts share; randomness always comes in as an argument, no layer hides a state."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
@@ -12,17 +13,36 @@ from jaxtyping import Bool, Float, Int
 from experiments.data.text import UNKNOWN
 from experiments.options import Interval
 
+RANDOM = "random"
+SPREAD = 0.1  # standard deviation of random word vectors
+
 
 @dataclasses.dataclass(frozen=True)
-class WordOptions:
-    """Word vectors and the noise on them, for the encoders that read them."""
+class VectorOptions:
+    """Word vectors and the noise on them: what the options of every encoder begin with."""
 
-    embedding: Annotated[int, Interval("[1, 4096]")] = 96
-    """Size of a word vector."""
+    size_option: ClassVar[str] = "features"
+    """The option that is the size of a word vector; vectors that are read bring their own."""
+    reads_sentences: ClassVar[bool] = False
+    """Whether the encoder needs the ends of sentences among the words."""
+    vectors: str = RANDOM
+    """Where word vectors start: random, minilm (the table of a package), or a GloVe, fastText or word2vec text file."""
+    frozen: bool = False
+    """Keep the word vectors as they start, rather than train them."""
     word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
     """Share of words that training replaces by the unknown word."""
     dropout: Annotated[float, Interval("[0, 1)")] = 0.3
     """Share of word-vector features that training hides."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WordOptions(VectorOptions):
+    """Word vectors of their own size."""
+
+    size_option: ClassVar[str] = "embedding"
+    """The option that is the size of a word vector."""
+    embedding: Annotated[int, Interval("[1, 4096]")] = 96
+    """Size of a word vector; vectors that are read bring their own."""
 
 
 def dropout(x: Float[Array, "*S"], rate: float, rngs: nnx.Rngs | None) -> Float[Array, "*S"]:
@@ -50,14 +70,30 @@ def masked_softmax(scores: Float[Array, "B T *F"], mask: Bool[Array, "B T"]) -> 
     return jnp.where(mask, jax.nn.softmax(scores, axis=1), 0)
 
 
+class Frozen(nnx.Variable):
+    """Numbers that are part of a model and of its file, and that no training changes."""
+
+
 class WordEmbedding(nnx.Module):
     """A vector a word. Training replaces some words by the unknown word, which so learns what an unseen word means."""
 
-    def __init__(self, vocabulary_size: int, features: int, word_dropout: float, *, rngs: nnx.Rngs):
-        self.table = nnx.Embed(vocabulary_size, features, embedding_init=nnx.initializers.normal(0.1), rngs=rngs)
-        self.word_dropout = word_dropout
+    def __init__(self, options: VectorOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
+        self.features: int = getattr(options, options.size_option)
+        self.table = nnx.Embed(
+            vocabulary_size, self.features, embedding_init=nnx.initializers.normal(SPREAD), rngs=rngs
+        )
+        if options.frozen:
+            self.table.embedding = Frozen(self.table.embedding[...])  # type: ignore[assignment]
+        self.word_dropout = options.word_dropout
+        self.found: float | None = None
+        """Share of the vocabulary whose vectors were read; None where all are random."""
 
-    def __call__(self, tokens: Int[Array, "B T"], rngs: nnx.Rngs | None = None) -> Float[Array, "B T D"]:
+    def fill(self, rows: Int[np.ndarray, " N"], vectors: Float[np.ndarray, "N D"]) -> None:
+        """Set vectors of some words; the random vectors of all others get the same spread (standard deviation)."""
+        spread = self.table.embedding[...] * (vectors.std() / SPREAD)
+        self.table.embedding[...] = spread.at[rows].set(vectors)
+
+    def __call__(self, tokens: Int[Array, "*S"], rngs: nnx.Rngs | None = None) -> Float[Array, "*S D"]:
         """Return the vectors of the words."""
         if rngs is not None and self.word_dropout > 0:
             hide = jax.random.bernoulli(rngs.dropout(), self.word_dropout, tokens.shape)

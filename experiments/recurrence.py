@@ -10,7 +10,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.layers import WordEmbedding, WordOptions, dropout
+from experiments.contracts import Words
+from experiments.layers import WordOptions, dropout
 from experiments.options import Interval
 
 State: TypeAlias = tuple[Array, ...]
@@ -33,11 +34,11 @@ class Recurrent(nnx.Module):
     """Arrays that a cell hands to the next token; the first is the state."""
     directions: ClassVar[int]
 
-    def __init__(self, options: RecurrentOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
+    def __init__(self, options: RecurrentOptions, words: Words, *, rngs: nnx.Rngs):
         hidden = options.features
-        self.words = WordEmbedding(vocabulary_size, options.embedding, options.word_dropout, rngs=rngs)
+        self.words = words
         # The gates of all directions: what the words say is computed for all tokens at once.
-        self.inputs = nnx.Linear(options.embedding, self.directions * self.gates * hidden, rngs=rngs)
+        self.inputs = nnx.Linear(words.features, self.directions * self.gates * hidden, rngs=rngs)
         orthogonal = nnx.initializers.orthogonal()
         recurrent = [
             [orthogonal(rngs.params(), (hidden, hidden)) for _ in range(self.gates)] for _ in range(self.directions)
@@ -51,8 +52,8 @@ class Recurrent(nnx.Module):
         """Return what the next token gets, from what the word says and what the state recalls, gates side by side."""
 
     def __call__(
-        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "B T D"]:
+        self, tokens: Int[Array, "B T *W"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
+    ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
         """Return the state of every token, the forward before the backward one."""
         words = dropout(self.words(tokens, rngs), self.dropout, rngs)
         B, T, _ = words.shape
@@ -70,7 +71,7 @@ class Recurrent(nnx.Module):
 
         start = (jnp.zeros((N, B, self.features // N), words.dtype),) * self.carried
         _, states = jax.lax.scan(step, start, (gates, real))
-        return jnp.concatenate([states[:: 1 - 2 * n, n] for n in range(N)], axis=-1).swapaxes(0, 1)
+        return jnp.concatenate([states[:: 1 - 2 * n, n] for n in range(N)], axis=-1).swapaxes(0, 1), mask
 
 
 class GatedRecurrent(Recurrent):
@@ -79,8 +80,8 @@ class GatedRecurrent(Recurrent):
     gates = 3
     carried = 1
 
-    def __init__(self, options: RecurrentOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
-        super().__init__(options, vocabulary_size, rngs=rngs)
+    def __init__(self, options: RecurrentOptions, words: Words, *, rngs: nnx.Rngs):
+        super().__init__(options, words, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros((self.directions, 1, options.features)))
 
     def cell(self, said: Float[Array, "N B G"], recalled: Float[Array, "N B G"], carried: State) -> State:

@@ -70,6 +70,7 @@ class Programs(NamedTuple):
 def prepare(config: Config, task: Task) -> tuple[State, Programs]:
     """Return the state of step 0 and the programs."""
     model = build.model(config, len(task.vocabulary), len(task.labels))
+    build.read_vectors(model, config, task.vocabulary)
     graph, *states = nnx.split(model, nnx.Param, ...)
     parameters, rest = states
     optimizer = build.optimizer(config.optim, parameters, config.epochs * task.steps_per_epoch)

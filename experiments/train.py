@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from experiments import build
 from experiments.checkpoint import CONFIG, PARAMETERS, VOCABULARY, save_parameters
@@ -65,6 +66,7 @@ def summary(config: Config, task: Task, journal: Journal, programs: Programs) ->
         "tokens_per_second": journal.tokens / stepping,
         "compilations": {"train": programs.train.compilations, "evaluate": programs.evaluate.compilations},
         "seconds": {**seconds, "compile": programs.train.seconds + programs.evaluate.seconds},
+        "vectors_found": programs.module(parameters).words.found,
         "data": task.describe(),
     }
 
@@ -100,7 +102,7 @@ def run(config: Config) -> dict[str, Any]:
     finally:
         progress.close()
     facts = summary(config, task, journal, programs) | {"versions": versions}
-    save_parameters(folder.path / PARAMETERS, journal.best_parameters)
+    save_parameters(folder.path / PARAMETERS, nnx.state(programs.module(journal.best_parameters)))
     plot(folder.path / "training.png", journal.records, in_words(facts))
     facts["seconds"]["total"] = time.perf_counter() - began
     folder.write_json("summary.json", facts)

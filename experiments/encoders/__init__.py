@@ -6,9 +6,11 @@ from experiments.encoders.bigru import BiGRU
 from experiments.encoders.bilstm import BiLSTM
 from experiments.encoders.cnn import CNN
 from experiments.encoders.gru import GRU
+from experiments.encoders.han import HAN
 from experiments.encoders.lstm import LSTM
 from experiments.encoders.textcnn import TextCNN
 from experiments.encoders.transformer import Transformer
+from experiments.poolers import POOLERS
 
 ENCODERS: dict[str, type[Encoder]] = {
     "bag": Bag,
@@ -16,7 +18,11 @@ ENCODERS: dict[str, type[Encoder]] = {
     "bilstm": BiLSTM,
     "cnn": CNN,
     "gru": GRU,
+    "han": HAN,
     "lstm": LSTM,
     "textcnn": TextCNN,
     "transformer": Transformer,
 }
+
+# A hierarchy is made of other rows; parts import no parts, so it is given the tables.
+HAN.encoders, HAN.poolers = ENCODERS, POOLERS

@@ -7,20 +7,17 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.layers import WordEmbedding, dropout
+from experiments.contracts import Words
+from experiments.layers import VectorOptions, dropout
 from experiments.options import Interval
 
 
 @dataclasses.dataclass(frozen=True)
-class BagOptions:
+class BagOptions(VectorOptions):
     """Bag of word vectors."""
 
     features: Annotated[int, Interval("[1, 4096]")] = 128
-    """Size of a word vector."""
-    word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
-    """Share of words that training replaces by the unknown word."""
-    dropout: Annotated[float, Interval("[0, 1)")] = 0.3
-    """Share of features that training hides."""
+    """Size of a word vector; vectors that are read bring their own."""
 
 
 class Bag(nnx.Module):
@@ -28,13 +25,13 @@ class Bag(nnx.Module):
 
     Options: ClassVar[type] = BagOptions
 
-    def __init__(self, options: BagOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
-        self.words = WordEmbedding(vocabulary_size, options.features, options.word_dropout, rngs=rngs)
+    def __init__(self, options: BagOptions, words: Words, *, rngs: nnx.Rngs):
+        self.words = words
         self.dropout = options.dropout
-        self.features = options.features
+        self.features = words.features
 
     def __call__(
-        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "B T D"]:
+        self, tokens: Int[Array, "B T *W"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
+    ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
         """Return the vector of every word."""
-        return dropout(self.words(tokens, rngs), self.dropout, rngs)
+        return dropout(self.words(tokens, rngs), self.dropout, rngs), mask

@@ -7,7 +7,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.layers import WordEmbedding, WordOptions, dropout, zero_padding
+from experiments.contracts import Words
+from experiments.layers import WordOptions, dropout, zero_padding
 from experiments.options import Interval
 
 
@@ -26,16 +27,16 @@ class CNN(nnx.Module):
 
     Options: ClassVar[type] = CNNOptions
 
-    def __init__(self, options: CNNOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
-        self.words = WordEmbedding(vocabulary_size, options.embedding, options.word_dropout, rngs=rngs)
-        self.convolution = nnx.Conv(options.embedding, options.features, (options.width,), padding="SAME", rngs=rngs)
+    def __init__(self, options: CNNOptions, words: Words, *, rngs: nnx.Rngs):
+        self.words = words
+        self.convolution = nnx.Conv(words.features, options.features, (options.width,), padding="SAME", rngs=rngs)
         self.dropout = options.dropout
         self.features = options.features
 
     def __call__(
-        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "B T D"]:
+        self, tokens: Int[Array, "B T *W"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
+    ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
         """Return the filter responses around every word."""
         words = dropout(self.words(tokens, rngs), self.dropout, rngs)
         # A window at the edge of a text must see zeros, exactly as it does at the edge of the array.
-        return self.convolution(zero_padding(words, mask))
+        return self.convolution(zero_padding(words, mask)), mask

@@ -9,7 +9,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.layers import WordEmbedding, WordOptions, dropout, zero_padding
+from experiments.contracts import Words
+from experiments.layers import WordOptions, dropout, zero_padding
 from experiments.options import Interval
 
 WIDTHS = (3, 4, 5)
@@ -28,19 +29,19 @@ class TextCNN(nnx.Module):
 
     Options: ClassVar[type] = TextCNNOptions
 
-    def __init__(self, options: TextCNNOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
-        self.words = WordEmbedding(vocabulary_size, options.embedding, options.word_dropout, rngs=rngs)
+    def __init__(self, options: TextCNNOptions, words: Words, *, rngs: nnx.Rngs):
+        self.words = words
         self.convolutions = nnx.List(
-            nnx.Conv(options.embedding, options.features, (width,), padding="SAME", rngs=rngs) for width in WIDTHS
+            nnx.Conv(words.features, options.features, (width,), padding="SAME", rngs=rngs) for width in WIDTHS
         )
         self.dropout = options.dropout
         self.features = len(WIDTHS) * options.features
 
     def __call__(
-        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "B T D"]:
+        self, tokens: Int[Array, "B T *W"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
+    ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
         """Return the filter responses around every word, width by width."""
         words = dropout(self.words(tokens, rngs), self.dropout, rngs)
         # A window at the edge of a text must see zeros, exactly as it does at the edge of the array.
         words = zero_padding(words, mask)
-        return jax.nn.relu(jnp.concatenate([convolve(words) for convolve in self.convolutions], axis=-1))
+        return jax.nn.relu(jnp.concatenate([convolve(words) for convolve in self.convolutions], axis=-1)), mask

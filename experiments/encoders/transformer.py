@@ -10,24 +10,23 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.layers import WordEmbedding, dropout
+from experiments.contracts import Words
+from experiments.layers import VectorOptions, dropout
 from experiments.options import Interval
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerOptions:
+class TransformerOptions(VectorOptions):
     """Word vectors with sinusoidal positions, then blocks of self-attention."""
 
     features: Annotated[int, Interval("[1, 4096]")] = 128
-    """Size of a word vector and of a state."""
+    """Size of a word vector and of a state; vectors that are read bring their own."""
     layers: Annotated[int, Interval("[1, 64]")] = 2
     """Number of blocks."""
     heads: Annotated[int, Interval("[1, 64]")] = 4
     """Number of attention heads; it divides the features."""
     hidden: Annotated[int, Interval("[1, 16384]")] = 256
     """Size of the feed-forward layer in a block."""
-    word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
-    """Share of words that training replaces by the unknown word."""
     dropout: Annotated[float, Interval("[0, 1)")] = 0.1
     """Share of features that training hides, in the word vectors and after each half of a block."""
 
@@ -41,8 +40,7 @@ def sinusoids(length: int, features: int) -> Float[np.ndarray, "T D"]:
 class Block(nnx.Module):
     """Self-attention over the real tokens, then a feed-forward layer, each added to its input."""
 
-    def __init__(self, options: TransformerOptions, *, rngs: nnx.Rngs):
-        features = options.features
+    def __init__(self, options: TransformerOptions, features: int, *, rngs: nnx.Rngs):
         self.attention_norm = nnx.LayerNorm(features, rngs=rngs)
         self.inputs = nnx.Linear(features, 3 * features, rngs=rngs)
         self.outputs = nnx.Linear(features, features, rngs=rngs)
@@ -70,22 +68,22 @@ class Transformer(nnx.Module):
 
     Options: ClassVar[type] = TransformerOptions
 
-    def __init__(self, options: TransformerOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
-        if options.features % options.heads:
-            raise ValueError(f"heads {options.heads} must divide the features {options.features}")
-        self.words = WordEmbedding(vocabulary_size, options.features, options.word_dropout, rngs=rngs)
-        self.blocks = nnx.List(Block(options, rngs=rngs) for _ in range(options.layers))
-        self.norm = nnx.LayerNorm(options.features, rngs=rngs)
+    def __init__(self, options: TransformerOptions, words: Words, *, rngs: nnx.Rngs):
+        if words.features % options.heads:
+            raise ValueError(f"heads {options.heads} must divide the features {words.features}")
+        self.words = words
+        self.features = words.features
+        self.blocks = nnx.List(Block(options, self.features, rngs=rngs) for _ in range(options.layers))
+        self.norm = nnx.LayerNorm(self.features, rngs=rngs)
         self.dropout = options.dropout
-        self.features = options.features
 
     def __call__(
-        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "B T D"]:
+        self, tokens: Int[Array, "B T *W"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
+    ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
         """Return the state of every token after the last block."""
         # Word vectors start small; the factor of the paper brings them to the size of the positions.
         words = self.words(tokens, rngs) * jnp.sqrt(self.features)
         states = dropout(words + sinusoids(tokens.shape[1], self.features), self.dropout, rngs)
         for block in self.blocks:
             states = block(states, mask, rngs)
-        return self.norm(states)
+        return self.norm(states), mask

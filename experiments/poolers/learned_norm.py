@@ -24,6 +24,8 @@ class LearnedNormOptions:
     """Whether one p serves the layer, or each head or feature has its own."""
     heads: Annotated[int, Interval("[1, 64]")] = 1
     """Number of attention heads; it divides the features."""
+    hidden: Annotated[int, Interval("[1, 4096]")] = 128
+    """Size of the space in which states meet the query."""
     scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"] = "tanh"
     """The map from signed states to the non-negative states that have powers."""
     score: Literal["additive", "none"] = "additive"

@@ -117,7 +117,7 @@ def test_a_recurrent_encoder_reads_from_the_ends_of_the_text(name):
     encoder = encoder_of(name)
     if "gru" in name:
         encoder.bias[...] = jax.random.normal(jax.random.key(3), encoder.bias[...].shape)
-    states = np.asarray(encoder(jnp.asarray(TOKENS), jnp.asarray(MASK)))
+    states = np.asarray(encoder(jnp.asarray(TOKENS), jnp.asarray(MASK))[0])
     for row, length in enumerate(LENGTHS[:3]):
         said = np.asarray(encoder.inputs(encoder.words(jnp.asarray(TOKENS[row : row + 1, :length]))), float)[0]
         for way, words in enumerate(np.split(said, encoder.directions, axis=1)):
@@ -129,7 +129,7 @@ def test_a_recurrent_encoder_reads_from_the_ends_of_the_text(name):
 
 def test_textcnn_with_max_is_the_model_of_kim():
     encoder = encoder_of("textcnn")
-    pooled, _ = pooler_of("max", 24)(encoder(jnp.asarray(TOKENS), jnp.asarray(MASK)), jnp.asarray(MASK))
+    pooled, _ = pooler_of("max", 24)(*encoder(jnp.asarray(TOKENS), jnp.asarray(MASK)))
     words = np.asarray(encoder.words(jnp.asarray(TOKENS)), float)
     for row, length in enumerate(LENGTHS[:3]):
         expected = []
@@ -145,5 +145,5 @@ def test_a_filter_sees_the_words_around_it():
     encoder = encoder_of("cnn")
     tokens = jnp.array([[2, 3, 4, 5, 6]])
     mask = jnp.ones((1, 5), bool)
-    changed = np.asarray(encoder(tokens, mask) - encoder(tokens.at[0, 0].set(9), mask)).any(axis=2)[0]
+    changed = np.asarray(encoder(tokens, mask)[0] - encoder(tokens.at[0, 0].set(9), mask)[0]).any(axis=2)[0]
     np.testing.assert_array_equal(changed, [True, True, False, False, False])

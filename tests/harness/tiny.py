@@ -8,6 +8,7 @@ from flax import nnx
 from experiments import build
 from experiments.config import default_config
 from experiments.encoders import ENCODERS
+from experiments.layers import WordEmbedding
 from experiments.model import TextClassifier
 from experiments.poolers import POOLERS
 
@@ -16,7 +17,7 @@ LENGTHS = np.array([5, 1, 3, 0])
 MASK = np.arange(5) < LENGTHS[:, None]
 TOKENS = np.where(MASK, np.random.default_rng(0).integers(2, VOCABULARY, MASK.shape), 0)
 STATES = np.random.default_rng(2).normal(size=(4, 5, 8)).astype(np.float32)
-SIZES = {"embedding": 8, "features": 8, "hidden": 8}
+SIZES = {"embedding": 8, "features": 8, "hidden": 8, "shortest": 1, "longest": 3}
 
 
 def tiny(options):
@@ -35,4 +36,5 @@ def pooler_of(name: str, features: int = 8):
 
 
 def encoder_of(name: str):
-    return ENCODERS[name](tiny(ENCODERS[name].Options()), VOCABULARY, rngs=nnx.Rngs(0))
+    options, rngs = tiny(ENCODERS[name].Options()), nnx.Rngs(0)
+    return ENCODERS[name](options, WordEmbedding(options, VOCABULARY, rngs=rngs), rngs=rngs)

@@ -1,0 +1,112 @@
+"""Vectors of words: from a GloVe, fastText or word2vec text file, or from the table that a package carries.
+
+A file is read line by line, and only what the vocabulary needs is kept.
+"""
+
+import gzip
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from experiments.data import wheels
+from experiments.data.fetch import locate
+from experiments.errors import DataError
+
+MINILM = "minilm"
+Vector: TypeAlias = Float[np.ndarray, " D"]
+
+
+def size(source: str) -> int:
+    """Return the size of the vectors; of a file, the first line tells."""
+    return wheels.MINILM_SIZE if source == MINILM else _layout(Path(source))[1]
+
+
+def read(
+    source: str, words: Sequence[str], archives: Path | None, cache: Path
+) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, "N D"]]:
+    """Return the places in `words` of those that have a vector, and the vectors.
+
+    A word has the vector of the first entry that is written like it, or else of the first that is in lower case.
+
+    Raises:
+        DataError: the source is malformed, or has none of the words.
+    """
+    package = source == MINILM
+    entries = wheels.minilm(locate(wheels.MINILM, archives, cache)) if package else _entries(Path(source))
+    places = {word: place for place, word in enumerate(words)}
+    as_written: dict[int, Vector] = {}
+    in_lower_case: dict[int, Vector] = {}
+    for word, vector in entries:
+        place = places.get(word)
+        found = in_lower_case if place is None else as_written
+        place = places.get(word.lower()) if place is None else place
+        if place is not None and place not in found:
+            found[place] = vector()
+    found = in_lower_case | as_written
+    if not found:
+        raise DataError(f"{source} has a vector for none of the {len(words)} words of the vocabulary.")
+    return np.fromiter(found, np.int32), np.stack(list(found.values()))
+
+
+def _entries(path: Path) -> Iterator[tuple[str, Callable[[], Vector]]]:
+    """Yield every word with a function that reads its numbers, which most words are never asked for."""
+    header, length = _layout(path)
+    for number, line in _lines(path):
+        # From the right and as bytes: a word may hold spaces, and characters that Unicode counts as spaces.
+        word, *numbers = line.rsplit(None, length) or [b""]
+        if len(numbers) == length:
+            yield word.decode(errors="replace"), partial(_parsed, numbers, path, number)
+        elif word and not (header and number == 1):
+            raise DataError(f"{path.name}, line {number}: expected a word and {length} numbers.")
+
+
+def _parsed(numbers: list[bytes], path: Path, number: int) -> Vector:
+    try:
+        vector = np.array(numbers, np.float32)
+    except ValueError as error:
+        raise DataError(f"{path.name}, line {number}: {error}.") from None
+    if not np.isfinite(vector).all():
+        raise DataError(f"{path.name}, line {number}: a number is not finite.")
+    return vector
+
+
+def _layout(path: Path) -> tuple[bool, int]:
+    """Return whether the first line is a header, "words size", and the size of the vectors."""
+    _, line = next(_lines(path), (1, b""))
+    fields = line.split()
+    header = len(fields) == 2 and all(field.isdigit() for field in fields)
+    length = int(fields[1]) if header else len(fields) - 1
+    if length < 1:
+        raise DataError(f"{path.name}, line 1: expected a word and its numbers, or the number of words and their size.")
+    return header, length
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a plain or packed file, numbered from 1."""
+    try:
+        with _opened(path) as file:
+            yield from enumerate(file, start=1)
+    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
+
+
+def _opened(path: Path) -> AbstractContextManager[Iterable[bytes]]:
+    """Open a file, or the file in a zip archive: its only one, or ARCHIVE.zip/NAME."""
+    archive = path if path.suffix == ".zip" else path.parent
+    if archive.suffix == ".zip" and archive.is_file():
+        with zipfile.ZipFile(archive) as opened:
+            names = [info.filename for info in opened.infolist() if not info.is_dir()]
+            name = names[0] if archive == path and len(names) == 1 else path.name
+            if name not in names:
+                raise DataError(f"{archive} holds {', '.join(names)}: give {archive}/NAME.")
+            return opened.open(name)
+    if not path.is_file():
+        raise DataError(f"there is no file of vectors {path}: give one, random or {MINILM}.")
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")

@@ -9,7 +9,7 @@ import functools
 import jax
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
 from lnpool import _check, _compat
 from lnpool._dispatch import BACKENDS, ForwardRule, ReverseRule, Saved
@@ -149,7 +149,7 @@ def pool_packed(
     scores: Float[ArrayLike, " N"] | Float[ArrayLike, "N H"] | None = None,
     p: ArrayLike = 2.0,
     *,
-    segment_ids: Int[ArrayLike, " N"],
+    segment_ids: Integer[ArrayLike, " N"],
     num_segments: int,
     mask: Bool[ArrayLike, " N"] | None = None,
     scale_limit: str | None = None,

@@ -10,7 +10,7 @@ from experiments.cli import parse
 from experiments.encoders import ENCODERS
 from experiments.errors import UsageError, unknown
 from experiments.heads import HeadOptions
-from experiments.options import Interval, from_dict, to_dict, validate
+from experiments.options import Interval, as_arguments, changes, from_dict, to_dict, validate
 from experiments.poolers import POOLERS
 from experiments.tasks import TASKS
 
@@ -103,6 +103,17 @@ def parse_args(arguments: list[str]) -> Config:
     config = parse(config_type, arguments, program="python -m experiments.train", default=default)
     validate(config)
     return config
+
+
+def config_changes(config: Config) -> dict[str, Any]:
+    """Return the options that differ from the default of the chosen task, encoder and pooler."""
+    return changes(config, default_config(config.task, config.encoder, config.pooler))
+
+
+def command_line(config: Config) -> list[str]:
+    """Return the arguments of `experiments.train` that make this configuration; where its data lie is left out."""
+    names = {name: getattr(config, name) for name in ("task", "encoder", "pooler", "seed")}
+    return as_arguments(names | config_changes(config))
 
 
 def to_json(config: Config) -> str:

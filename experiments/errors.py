@@ -34,7 +34,7 @@ class NetworkError(HarnessError):
     exit_code = 69
 
 
-class CellsFailed(HarnessError):
+class CellsFailedError(HarnessError):
     """A sweep is through, and some of its cells have no result."""
 
     exit_code = 1

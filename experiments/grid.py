@@ -2,7 +2,7 @@
 
 A grid is TOML with the names of `config.json`. A list is an axis; everything else holds for all cells. The tables
 `[tasks.NAME]`, `[encoders.NAME]` and `[poolers.NAME]` change what is said at the top where that part is used, and each
-`[[cells]]` is a product of its own.
+`[[cells]]` is a product of its own. `about` says in words what the grid is for.
 
     task = ["trec", "subj"]
     pooler = ["mean", "attention"]
@@ -32,6 +32,9 @@ _PARTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+_SPECIAL = {"about", "cells", *_PARTS}
+
+
 def read(path: Path) -> dict[str, Any]:
     """Return the content of a grid file."""
     try:
@@ -46,6 +49,8 @@ def parse(text: str) -> dict[str, Any]:
         grid = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not TOML: {error}") from None
+    if not isinstance(grid.get("about", ""), str):
+        raise UsageError("about must be text.")
     if not _tables(grid.get("cells", [{}])):
         raise UsageError("cells must be tables: write [[cells]].")
     for table, (kind, known) in _PARTS.items():
@@ -70,7 +75,7 @@ def cells(grid: dict[str, Any], overrides: dict[str, Any] | None = None) -> list
         overrides: a second grid, without `cells`, that wins over everything the first one says.
     """
     layers = grid, overrides or {}
-    common, said_last = ({key: layer[key] for key in layer if key != "cells" and key not in _PARTS} for layer in layers)
+    common, said_last = ({key: layer[key] for key in layer if key not in _SPECIAL} for layer in layers)
     defaults = {kind: getattr(default_config(), kind) for kind, _ in _PARTS.values()}
     found = {}
     for part in grid.get("cells", [{}]):

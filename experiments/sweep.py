@@ -32,7 +32,8 @@ from experiments import build, grid, train
 from experiments.cli import command, exit_code, parse
 from experiments.config import Config, command_line
 from experiments.contracts import Task
-from experiments.errors import CellsFailed
+from experiments.errors import CellsFailedError
+from experiments.options import to_dict
 
 SUMMARY, FAILURE = "summary.json", "failure.json"
 
@@ -131,16 +132,36 @@ def run_cell(cell: Cell, task_of: LastTask) -> str:
     except Exception as error:
         code = exit_code(error)
         what = str(error) if code > 1 else f"{type(error).__name__}: {error}"
-        record = {"error": what, "exit_code": code, "command": cell.command, "traceback": traceback.format_exc()}
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        partial = cell.folder / f".{FAILURE}.partial"
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, cell.folder / FAILURE)
+        record = {"error": what, "exit_code": code, "config": to_dict(cell.config), "traceback": traceback.format_exc()}
+        write_whole(cell.folder / FAILURE, record)
         return f"FAILED with exit code {code}: {what}"
     finally:
-        # Nothing that was compiled for this cell fits another one.
+        # What the next cell needs again it reads from the folder of programs; memory stays that of one cell.
         jax.clear_caches()
         gc.collect()
+
+
+def share_programs(folder: Path) -> None:
+    """Keep compiled programs in a folder: cells that differ in the seed run the same ones."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def note(options: Options) -> None:
+    """Say in the folder what it is: the report shows what the grid is about and the command."""
+    about = grid.read(options.grid).get("about", "") if options.grid else ""
+    parts = [str(options.grid)] * (options.grid is not None) + ["--out", str(options.out)]
+    parts += ["--set", *options.set] * bool(options.set)
+    text = shlex.join(["python", "-m", "experiments.sweep", *parts])
+    write_whole(options.out / "sweep.json", {"about": about, "command": text})
+
+
+def write_whole(path: Path, value: dict[str, Any]) -> None:
+    """Write JSON that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
 
 
 class Forecast:
@@ -197,7 +218,9 @@ def sweep(cells: list[Cell], *, retry_failed: bool) -> None:
     failed = [cell for cell in cells if cell.state == "failed"]
     if failed:
         first = f"the first is {failed[0].folder}"
-        raise CellsFailed(f"{len(failed)} of {len(cells)} cells failed, {first}: see {FAILURE}, then --retry-failed.")
+        raise CellsFailedError(
+            f"{len(failed)} of {len(cells)} cells failed, {first}: see {FAILURE}, then --retry-failed."
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -211,6 +234,8 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{cell.folder.name}: {cell.state}\n  {cell.command}")
             print(f"{len(plan)} cells", file=sys.stderr)
         else:
+            share_programs(options.out / ".compiled")
+            note(options)
             sweep(plan, retry_failed=options.retry_failed)
 
     return command("sweep", body, arguments)

@@ -23,7 +23,7 @@ from experiments.reporting.statistics import estimate
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STYLE = {
-    "font.size": 11,
+    "font.size": 13,
     "axes.grid": True,
     "grid.alpha": 0.3,
     "axes.axisbelow": True,
@@ -38,7 +38,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    across = min(count, 3)
+    across = min(count, 2)
     down = math.ceil(count / across)
     with rc_context(STYLE):
         figure = Figure(figsize=(max(width * across, 5), height * down))
@@ -66,7 +66,7 @@ def accuracy(rows: Sequence[Row]) -> Figure | None:
     methods = sorted({row.key.method for row in rows}, reverse=True)
     if len(methods) < 2:
         return None
-    figure, axes = _panels(len(tasks), 4.6, 1.4 + 0.3 * len(methods))
+    figure, axes = _panels(len(tasks), 3.9, 1.5 + 0.42 * len(methods))
     for axis, (task, group) in zip(axes, tasks.items(), strict=True):
         for row in group:
             index = encoders.index(row.key.encoder)
@@ -75,7 +75,8 @@ def accuracy(rows: Sequence[Row]) -> Figure | None:
             style = {"color": COLOURS[index % 7], "marker": MARKERS[index % 7], "markersize": 6, "linestyle": ""}
             axis.errorbar(mean, place, xerr=half, capsize=2, label=row.key.encoder, **style)
         axis.set(title=task, xlabel="test accuracy (%)", yticks=range(len(methods)), yticklabels=methods)
-        if axis is not axes[0]:
+        axis.set_ylim(-0.6, len(methods) - 0.4)
+        if not axis.get_subplotspec().is_first_col():
             axis.set_yticklabels([])
     _legend(figure, axes)
     return figure
@@ -89,7 +90,7 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
             handles.setdefault(label, handle)
     labels = sorted(handles)
     with rc_context(STYLE):
-        figure.legend([handles[x] for x in labels], labels, loc="outside lower center", ncols=min(len(labels), 4))
+        figure.legend([handles[x] for x in labels], labels, loc="outside lower center", ncols=2)
 
 
 def exponent_over_training(rows: Sequence[Row]) -> Figure | None:
@@ -99,7 +100,7 @@ def exponent_over_training(rows: Sequence[Row]) -> Figure | None:
         return None
     names = sorted({f"{row.key.encoder}, {row.key.method}" for row in rows})
     tasks = _by(rows, _task)
-    figure, axes = _panels(len(tasks), 4.2, 3.4)
+    figure, axes = _panels(len(tasks), 3.7, 3.3)
     for axis, (task, group) in zip(axes, tasks.items(), strict=True):
         for row in group:
             name = f"{row.key.encoder}, {row.key.method}"
@@ -124,7 +125,7 @@ def fixed_against_learned(rows: Sequence[Row]) -> Figure | None:
     curves = {place: group for place, group in _by(rows, lambda row: row.key.place).items() if len(_fixed(group)) > 2}
     if not curves:
         return None
-    figure, axes = _panels(len(curves), 4.2, 3.4)
+    figure, axes = _panels(len(curves), 3.7, 3.3)
     for axis, ((task, encoder, setting), group) in zip(axes, curves.items(), strict=True):
         fixed = _fixed(group)
         places = [float(row.finished[0].p.mean()) for row in fixed]
@@ -139,7 +140,7 @@ def fixed_against_learned(rows: Sequence[Row]) -> Figure | None:
         _log_axis(axis, places)
         others = [place for place in curves if place[:2] == (task, encoder)]
         title = f"{task}, {encoder}" + f"\n{_telling(setting, [place[2] for place in others])}" * (len(others) > 1)
-        axis.set_title(title, fontsize=11)
+        axis.set_title(title, fontsize=12)
         axis.set(xlabel="exponent p (log scale)", ylabel="test accuracy (%)")
     _legend(figure, axes)
     return figure
@@ -182,7 +183,7 @@ def needles(rows: Sequence[Row]) -> Figure | None:
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set(xlabel="k, signal words in a text (log scale)", ylabel="exponent p (log scale)")
-    axis.legend(fontsize=10)
+    axis.legend(fontsize=11)
     return figure
 
 
@@ -193,7 +194,7 @@ def hardness(rows: Sequence[Row]) -> Figure | None:
         return None
     methods = sorted({row.key.method for row in rows})
     groups = _by(rows, lambda row: (row.key.task, row.key.encoder))
-    figure, axes = _panels(len(groups), 4.2, 3.4)
+    figure, axes = _panels(len(groups), 3.7, 3.3)
     for axis, ((task, encoder), group) in zip(axes, groups.items(), strict=True):
         for row in group:
             index = methods.index(row.key.method)

@@ -145,15 +145,17 @@ def _in_words(found: dict[records.Key, Comparison]) -> str:
     sentences = []
     for method in sorted({key.method for key in ours}):
         mine = {key: comparison for key, comparison in ours.items() if key.method == method}
-        below = [f"{key.task} with {key.encoder}" for key, c in mine.items() if c.difference.mean <= 0]
-        sure = {
-            sign: [f"{key.task} with {key.encoder}" for key, c in mine.items() if _is_sure(c, sign)] for sign in (1, -1)
-        }
+        below = [_where(key) for key, c in mine.items() if c.difference.mean <= 0]
+        sure = {sign: [_where(key) for key, c in mine.items() if _is_sure(c, sign)] for sign in (1, -1)}
         text = f"`{method}`: mean accuracy above attention pooling in {len(mine) - len(below)} of {len(mine)} places. "
         text += f"It does not help on {', '.join(below)}. " if below else ""
         text += f"After correction the difference is above zero in {len(sure[1])}{_listed(sure[1])}"
         sentences.append(f"{text} and below zero in {len(sure[-1])}{_listed(sure[-1])}.")
     return "\n\n".join(sentences)
+
+
+def _where(key: records.Key) -> str:
+    return f"{key.task} with {key.encoder}"
 
 
 def _is_sure(comparison: Comparison, sign: int) -> bool:
@@ -186,7 +188,6 @@ def _commands(rows: Sequence[Row]) -> str:
         runs = sorted([*row.finished, *row.failed], key=lambda run: run.seed)
         seeds = " ".join(str(run.seed) for run in runs)
         command = runs[0].command.replace(f"--seed {runs[0].seed}", "--seed SEED")
-        lines.append(
-            f"{command}  # SEED: {seeds}; {np.mean([run.facts['seconds']['total'] for run in row.finished] or [0]):.0f} s each"
-        )
+        seconds = [run.facts["seconds"]["total"] for run in row.finished]
+        lines.append(f"{command}  # SEED: {seeds}" + f"; {np.mean(seconds):.0f} s each" * bool(seconds))
     return "```bash\n" + "\n".join(lines) + "\n```"

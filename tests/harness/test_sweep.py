@@ -1,4 +1,4 @@
-"""Grids and sweeps: every cell once, whoever is killed; a failing cell is recorded; a printed command repeats a cell."""
+"""Grids and sweeps: every cell once, whoever is killed; failures are recorded; a printed command repeats a cell."""
 
 import json
 import os

@@ -21,7 +21,7 @@ from typing import Any
 from experiments.config import Config, default_config
 from experiments.encoders import ENCODERS
 from experiments.errors import UsageError, unknown
-from experiments.options import PLACES, from_dict, leaves, validate
+from experiments.options import decisive, from_dict, validate
 from experiments.poolers import POOLERS
 from experiments.tasks import TASKS
 
@@ -128,6 +128,6 @@ def product(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def name(config: Config) -> str:
     """Return the name of a cell's run folder: what a person looks for, and a hash of all that decides the result."""
-    deciding = {path: value for path, _, value in leaves(config) if path not in PLACES}
-    digest = hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()
+    text = json.dumps(decisive(config), sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()
     return f"{config.task}-{config.encoder}-{config.pooler}-seed{config.seed}-{digest[:12]}"

@@ -101,14 +101,19 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
     raise UsageError(f"configuration key {path!r} must be {names}, got {value!r}.")
 
 
-# Where things are and what is shown: these options decide no result.
-PLACES = ("out", "debug", "data.archives", "data.cache")
+# What does not decide a result.
+_NOT_DECISIVE = ("out", "debug", "data.archives", "data.cache")
+
+
+def decisive(options: Any) -> dict[str, Any]:
+    """Return the options that decide a result, by dotted name."""
+    return {path: value for path, _, value in leaves(options) if path not in _NOT_DECISIVE}
 
 
 def changes(options: Any, default: Any) -> dict[str, Any]:
-    """Return the options that differ from the default by their dotted names, without those in `PLACES`."""
-    before = {path: value for path, _, value in leaves(default)}
-    return {path: value for path, _, value in leaves(options) if path not in PLACES and value != before[path]}
+    """Return the deciding options that differ from the default, by dotted name."""
+    before = decisive(default)
+    return {path: value for path, value in decisive(options).items() if value != before[path]}
 
 
 def changed(options: Any, default: Any) -> str:

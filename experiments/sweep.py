@@ -36,6 +36,7 @@ from experiments.errors import CellsFailedError
 from experiments.options import to_dict
 
 SUMMARY, FAILURE = "summary.json", "failure.json"
+STOPPED = 75  # the exit code of a run that a signal asked to stop: the sweep stops too, and the cell stays open
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +132,8 @@ def run_cell(cell: Cell, task_of: LastTask) -> str:
             return train.in_words(train.run(dataclasses.replace(cell.config, out=cell.folder), task_of(cell.config)))
     except Exception as error:
         code = exit_code(error)
+        if code == STOPPED:
+            raise
         what = str(error) if code > 1 else f"{type(error).__name__}: {error}"
         record = {"error": what, "exit_code": code, "config": to_dict(cell.config), "traceback": traceback.format_exc()}
         write_whole(cell.folder / FAILURE, record)

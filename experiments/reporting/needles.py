@@ -18,7 +18,7 @@ class Line(NamedTuple):
 
     signals: int
     best: float
-    """The fixed exponent with the lowest mean validation loss: the loss is what the learned exponent descends."""
+    """The fixed exponent with the highest mean validation accuracy."""
     best_accuracy: Estimate
     learned: Estimate
     learned_accuracy: Estimate
@@ -40,7 +40,7 @@ def best_and_learned(rows: Sequence[Row]) -> list[Line]:
         fixed = [row for row in group if not row.finished[0].trains_p]
         learned = [row for row in group if row.finished[0].trains_p]
         if len(fixed) > 1 and len(learned) == 1:
-            best = min(fixed, key=_loss)
+            best = max(fixed, key=_validation)
             exponents = estimate([float(run.p.mean()) for run in learned[0].finished if run.p is not None])
             accuracies = (estimate([run.accuracy for run in row.finished]) for row in (best, learned[0]))
             best_accuracy, learned_accuracy = accuracies
@@ -50,8 +50,8 @@ def best_and_learned(rows: Sequence[Row]) -> list[Line]:
     return lines
 
 
-def _loss(row: Row) -> float:
-    return float(np.mean([run.facts["validation"]["loss"] for run in row.finished]))
+def _validation(row: Row) -> float:
+    return float(np.mean([run.facts["validation"]["accuracy"] for run in row.finished]))
 
 
 def table(lines: Sequence[Line]) -> Table:

@@ -170,7 +170,7 @@ def _needles_in_words(lines: Sequence[needles.Line]) -> str:
     close = [str(line.signals) for line in lines if line.is_close]
     return (
         f"The learned p is within 25 % of the best fixed p for {len(close)} of {len(lines)} values of k"
-        f"{_listed(close)}. The best fixed p is the one with the lowest mean validation loss."
+        f"{_listed(close)}. The best fixed p is the one with the highest mean validation accuracy."
     )
 
 

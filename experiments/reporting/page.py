@@ -102,9 +102,12 @@ def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], linear: S
             page.table(f"{name}-{encoder}", tables.pivot(rows, found, encoder))
     if found and not lines:
         overall = statistics.overall(found)
-        page.say("Against attention pooling, over all places:")
-        page.table(f"{name}-overall", tables.against_attention(overall))
+        page.say("Against attention pooling, over all places; time is that of a training step as a multiple of its:")
+        page.table(f"{name}-overall", tables.against_attention(overall, rows))
         page.say(_in_words(found))
+    if any(row.key.pooler == "naive_norm" or row.failed for row in rows):
+        page.say("What broke down because a number was not finite, speed and score:")
+        page.table(f"{name}-stability", tables.stability(rows))
     against = tables.against_linear([*rows, *linear])
     if against.rows:
         page.say("Against the linear baseline; encoder and pooler are those that validation prefers:")

@@ -56,7 +56,7 @@ class Run:
     config: Config | None
     """None for the linear baseline, which has no configuration of a network."""
     summary: dict[str, Any] | None
-    error: str = ""
+    exit_code: int = 0
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -73,6 +73,11 @@ class Run:
     def p(self) -> np.ndarray | None:
         """The exponents of the tested parameters, flat; None for a pooler without."""
         return None if self.facts.get("p") is None else np.ravel(np.asarray(self.facts["p"], float))
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were not finite and changed nothing, where the run counted them."""
+        return int(self.facts.get("skipped_steps", 0))
 
     @property
     def trains_p(self) -> bool:
@@ -122,7 +127,7 @@ def read(folder: Path) -> Run:
     if failure.exists():
         record = _json(failure, _text(failure))
         config = _config(failure, json.dumps(record.get("config")))
-        return Run(folder, _key(config), config.seed, config, None, record.get("error", ""))
+        return Run(folder, _key(config), config.seed, config, None, int(record.get("exit_code", 1)))
     raise DataError(f"{folder} has no {SUMMARY}: give the folder of a finished run.")
 
 

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from experiments.errors import NonFiniteError
 from experiments.reporting.records import Key, Row
-from experiments.reporting.statistics import Comparison, Estimate, Overall, estimate
+from experiments.reporting.statistics import REFERENCE, Comparison, Estimate, Overall, estimate
 
 Cell: TypeAlias = str | int | float | Estimate | None
 
@@ -166,15 +167,46 @@ def _pivot_cell(row: Row, comparison: Comparison | None, usual: int, best: float
     return text + " *" * tested + note
 
 
-def against_attention(lines: Sequence[Overall]) -> Table:
-    """Return one row a pooler: how often its mean is above that of attention pooling, and by how much on average."""
-    header = ("pooler", "places", "above", "below", "mean difference", "Wilcoxon p", "Holm p")
+def against_attention(lines: Sequence[Overall], rows: Sequence[Row]) -> Table:
+    """Return one row a pooler: how often its mean is above that of attention pooling, and by how much on average.
+
+    Time is that of a token in training, as a multiple of attention pooling's: the geometric mean over the places.
+    """
+    pace = {row.key: _pace(row) for row in rows}
+    header = ("pooler", "places", "above", "below", "mean difference", "Wilcoxon p", "Holm p", "time")
     body = []
     for line in lines:
         d = np.array(line.differences)
         counts = (len(d), int((d > 0).sum()), int((d < 0).sum()))
-        body.append((line.method, *counts, float(d.mean()), line.p_value, line.corrected))
-    return Table(header, tuple(body), (0, 0, 0, 0, 4, 3, 3))
+        tests = line.p_value, line.corrected
+        body.append((line.method, *counts, float(d.mean()), *tests, _relative(line.method, pace)))
+    return Table(header, tuple(body), (0, 0, 0, 0, 4, 3, 3, 2))
+
+
+def _pace(row: Row) -> float | None:
+    """Seconds a token, the median over runs."""
+    speeds = [run.facts["tokens_per_second"] for run in row.finished if "tokens_per_second" in run.facts]
+    return 1 / float(np.median(speeds)) if speeds else None
+
+
+def _relative(method: str, pace: Mapping[Key, float | None]) -> float | None:
+    reference = {key.place: own for key, own in pace.items() if key.method == REFERENCE}
+    pairs = [(own, reference.get(key.place)) for key, own in pace.items() if key.method == method]
+    ratios = [own / theirs for own, theirs in pairs if own and theirs]
+    return float(np.exp(np.mean(np.log(ratios)))) if ratios else None
+
+
+def stability(rows: Sequence[Row]) -> Table:
+    """Return one row a configuration: how often training broke down because a number was not finite, speed and score."""
+    header = ("task", "encoder", "pooler", "runs", "broke down", "skipped steps", "tokens a second", "test accuracy")
+    body = []
+    for row in rows:
+        broken = sum(run.exit_code == NonFiniteError.exit_code for run in row.failed)
+        speeds = [run.facts["tokens_per_second"] for run in row.finished if "tokens_per_second" in run.facts]
+        counts = (len(row.finished) + len(row.failed), broken, sum(run.skipped for run in row.finished))
+        speed = estimate(speeds) if speeds else None
+        body.append((row.key.task, row.key.encoder, row.key.method, *counts, speed, _of(row, lambda run: run.accuracy)))
+    return Table(header, tuple(body), (0, 0, 0, 0, 0, 0, 0, 4))
 
 
 def against_linear(rows: Sequence[Row]) -> Table:

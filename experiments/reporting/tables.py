@@ -197,7 +197,7 @@ def _relative(method: str, pace: Mapping[Key, float | None]) -> float | None:
 
 
 def stability(rows: Sequence[Row]) -> Table:
-    """Return one row a configuration: how often training broke down because a number was not finite, speed and score."""
+    """Return one row a configuration: how often training broke down on a number that is not finite, speed, score."""
     header = ("task", "encoder", "pooler", "runs", "broke down", "skipped steps", "tokens a second", "test accuracy")
     body = []
     for row in rows:
@@ -205,7 +205,8 @@ def stability(rows: Sequence[Row]) -> Table:
         speeds = [run.facts["tokens_per_second"] for run in row.finished if "tokens_per_second" in run.facts]
         counts = (len(row.finished) + len(row.failed), broken, sum(run.skipped for run in row.finished))
         speed = estimate(speeds) if speeds else None
-        body.append((row.key.task, row.key.encoder, row.key.method, *counts, speed, _of(row, lambda run: run.accuracy)))
+        key, accuracy = row.key, _of(row, lambda run: run.accuracy)
+        body.append((key.task, key.encoder, key.method, *counts, speed, accuracy))
     return Table(header, tuple(body), (0, 0, 0, 0, 0, 0, 0, 4))
 
 

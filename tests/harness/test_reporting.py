@@ -16,10 +16,10 @@ from experiments.reporting.statistics import Estimate, estimate, holm, paired
 from tests.harness.conftest import TINY
 
 
-def run_folder(path: Path, line: str, accuracy: float, *, p=None, loss=1.0, entropy=None) -> Path:
+def run_folder(path: Path, line: str, accuracy: float, *, p=None, entropy=None) -> Path:
     config = parse_args(line.split())
     records_ = [
-        {"step": step, "epoch": float(step), "train_loss": None, "loss": loss, "accuracy": accuracy}
+        {"step": step, "epoch": float(step), "train_loss": None, "loss": 1.0, "accuracy": accuracy}
         | ({"p": p} if p is not None else {})
         | ({"attention_entropy": entropy - step / 10} if entropy is not None else {})
         for step in range(3)
@@ -76,7 +76,7 @@ def needle_folders(out: Path) -> Path:
     for k in (1, 4):
         for p in (1.0, 2.0, 8.0):
             line = f"--task needles --data.signals {k} --pool.exponent fixed --pool.p-init {p}"
-            run_folder(out / f"fixed-{k}-{p}", line, 0.5 + p / 100, p=p, loss=abs(p - 8 / k))
+            run_folder(out / f"fixed-{k}-{p}", line, 0.9 - abs(p - 8 / k) / 100, p=p)
         for seed, p in enumerate((2.1, 2.3)):
             run_folder(out / f"learned-{k}-{seed}", f"--task needles --data.signals {k} --seed {seed}", 0.6, p=p)
     return out

@@ -35,7 +35,9 @@ class NaiveNorm(nnx.Module):
     Options: ClassVar[type] = NaiveNormOptions
 
     def __init__(self, options: NaiveNormOptions, features: int, *, rngs: nnx.Rngs):
-        self.pool = lnpool.nn.LearnedNormPool(features, rngs=rngs, **dataclasses.asdict(options))
+        self.pool = lnpool.nn.LearnedNormPool(features, score=None, rngs=rngs, **dataclasses.asdict(options))
+        self.scorer = lnpool.nn.AttentionScores(features, rngs=rngs)
+        self.scale_limit = options.scale_limit
         self.features = features
 
     @property
@@ -49,8 +51,8 @@ class NaiveNorm(nnx.Module):
         """Return the pooled states, the attention and the exponent."""
         some = mask.any(axis=1, keepdims=True)
         states = jnp.where(mask[..., None], states, 1)  # padding has weight 0; its powers must have derivatives
-        attention = masked_softmax(self.pool.scorer(states, mask=mask), mask)
+        attention = masked_softmax(self.scorer(states, mask=mask), mask)
         a, p = jnp.where(some, attention, 1)[..., None], self.pool.p
-        h = jnp.exp(lnpool.scale_limit(states, self.pool.scale_limit))
+        h = jnp.exp(lnpool.scale_limit(states, self.scale_limit))
         pooled = (jnp.sum((a * h) ** p, axis=1) / jnp.sum(a**p, axis=1)) ** (1 / p)
         return jnp.where(some, pooled, 0), {"attention": attention, "p": p}

@@ -22,7 +22,7 @@ from experiments.reporting.statistics import estimate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 13,
     "axes.grid": True,
     "grid.alpha": 0.3,
@@ -72,7 +72,12 @@ def accuracy(rows: Sequence[Row]) -> Figure | None:
             index = encoders.index(row.key.encoder)
             place = methods.index(row.key.method) + 0.22 * (index - (len(encoders) - 1) / 2)
             mean, half, _ = estimate([100 * run.accuracy for run in row.finished])
-            style = {"color": COLOURS[index % 7], "marker": MARKERS[index % 7], "markersize": 6, "linestyle": ""}
+            style: dict[str, Any] = {
+                "color": COLOURS[index % 7],
+                "marker": MARKERS[index % 7],
+                "markersize": 6,
+                "linestyle": "",
+            }
             axis.errorbar(mean, place, xerr=half, capsize=2, label=row.key.encoder, **style)
         axis.set(title=task, xlabel="test accuracy (%)", yticks=range(len(methods)), yticklabels=methods)
         axis.set_ylim(-0.6, len(methods) - 0.4)
@@ -105,7 +110,7 @@ def exponent_over_training(rows: Sequence[Row]) -> Figure | None:
         for row in group:
             name = f"{row.key.encoder}, {row.key.method}"
             index = names.index(name)
-            style = {"color": COLOURS[index % 7], "linestyle": ("-", "--", "-.", ":")[index // 7 % 4]}
+            style: dict[str, Any] = {"color": COLOURS[index % 7], "linestyle": ("-", "--", "-.", ":")[index // 7 % 4]}
             for run in row.finished:
                 epochs = [record["epoch"] for record in run.validations]
                 path = np.array([np.ravel(record["p"]) for record in run.validations])
@@ -128,15 +133,15 @@ def fixed_against_learned(rows: Sequence[Row]) -> Figure | None:
     figure, axes = _panels(len(curves), 3.7, 3.3)
     for axis, ((task, encoder, setting), group) in zip(axes, curves.items(), strict=True):
         fixed = _fixed(group)
-        places = [float(row.finished[0].p.mean()) for row in fixed]
+        places = [_p(row) for row in fixed]
         marks = [estimate([100 * run.accuracy for run in row.finished]) for row in fixed]
         bars = [mark.half or 0 for mark in marks]
         axis.errorbar(places, [m.mean for m in marks], bars, capsize=2, marker="o", color=COLOURS[0], label="fixed p")
         for row in group:
             for run in row.finished:
                 if run.trains_p:
-                    style = {"marker": "*", "markersize": 11, "linestyle": "", "color": COLOURS[1]}
-                    axis.plot(run.p.mean(), 100 * run.accuracy, label="learned p, a seed each", **style)
+                    style: dict[str, Any] = {"marker": "*", "markersize": 11, "linestyle": "", "color": COLOURS[1]}
+                    axis.plot(np.mean(run.facts["p"]), 100 * run.accuracy, label="learned p, a seed each", **style)
         _log_axis(axis, places)
         others = [place for place in curves if place[:2] == (task, encoder)]
         title = f"{task}, {encoder}" + f"\n{_telling(setting, [place[2] for place in others])}" * (len(others) > 1)
@@ -147,7 +152,11 @@ def fixed_against_learned(rows: Sequence[Row]) -> Figure | None:
 
 
 def _fixed(group: Sequence[Row]) -> list[Row]:
-    return sorted((row for row in group if not row.finished[0].trains_p), key=lambda row: row.finished[0].p.mean())
+    return sorted((row for row in group if not row.finished[0].trains_p), key=_p)
+
+
+def _p(row: Row) -> float:
+    return float(np.mean(row.finished[0].facts["p"]))
 
 
 def _telling(setting: str, settings: Sequence[str]) -> str:
@@ -175,7 +184,7 @@ def needles(rows: Sequence[Row]) -> Figure | None:
     axis.fill_between(k, 0.75 * best, 1.25 * best, color=COLOURS[0], alpha=0.15, label="within 25 % of it")
     axis.plot(k, best, marker="o", color=COLOURS[0], label="best fixed p")
     halves = [line.learned.half or 0 for line in lines]
-    style = {"marker": "s", "color": COLOURS[1], "linestyle": "--", "capsize": 3}
+    style: dict[str, Any] = {"marker": "s", "color": COLOURS[1], "linestyle": "--", "capsize": 3}
     axis.errorbar(k, [line.learned.mean for line in lines], halves, label="learned p, mean and 95 % interval", **style)
     _log_axis(axis, k)
     axis.set_yscale("log")
@@ -198,7 +207,7 @@ def hardness(rows: Sequence[Row]) -> Figure | None:
     for axis, ((task, encoder), group) in zip(axes, groups.items(), strict=True):
         for row in group:
             index = methods.index(row.key.method)
-            style = {"color": COLOURS[index % 7], "marker": MARKERS[index % 7], "markersize": 4}
+            style: dict[str, Any] = {"color": COLOURS[index % 7], "marker": MARKERS[index % 7], "markersize": 4}
             style["linestyle"] = ("-", "--", "-.", ":")[index // 7 % 4]
             runs = [_entropies(run) for run in row.finished if _entropies(run)]
             shared = min(map(len, runs))

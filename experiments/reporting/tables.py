@@ -134,7 +134,7 @@ def pivot(rows: Sequence[Row], found: Mapping[Key, Comparison], encoder: str) ->
         cells: list[Cell] = [method]
         for place in places:
             row = by_cell.get((method, *place))
-            cells.append("" if row is None else _pivot_cell(row, found.get(row.key), usual, best[place]))
+            cells.append("" if row is None else _pivot_cell(row, found.get(row.key), usual, float(best[place])))
         lines.append(tuple(cells))
     tasks = [task for task, _ in places]
     header = [task if tasks.count(task) == 1 else f"{task}, {setting}" for task, setting in places]

@@ -53,4 +53,4 @@ def _said(label: int, options: NeedleOptions, random: np.random.Generator) -> in
     """The class that one signal word speaks for."""
     if options.misleading == 0 or random.random() >= options.misleading:
         return label
-    return (label + random.integers(1, options.classes)) % options.classes
+    return (label + int(random.integers(1, options.classes))) % options.classes

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from experiments.reporting.needles import best_and_learned
-from experiments.reporting.records import Row, Run
+from experiments.reporting.records import Row, Run, telling
 from experiments.reporting.statistics import estimate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -37,11 +37,11 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, width: float, height: float, beside: float = 0) -> tuple[Figure, list[Axes]]:
     across = min(count, 2)
     down = math.ceil(count / across)
     with rc_context(STYLE):
-        figure = Figure(figsize=(max(width * across, 5), height * down))
+        figure = Figure(figsize=(max(width * across, 5) + beside, height * down))
         axes = figure.subplots(down, across, squeeze=False).ravel()
     for unused in axes[count:]:
         unused.set_visible(False)
@@ -66,7 +66,7 @@ def accuracy(rows: Sequence[Row]) -> Figure | None:
     methods = sorted({row.key.method for row in rows}, reverse=True)
     if len(methods) < 2:
         return None
-    figure, axes = _panels(len(tasks), 3.9, 1.5 + 0.42 * len(methods))
+    figure, axes = _panels(len(tasks), 3.2, 1.5 + 0.42 * len(methods), beside=0.11 * max(map(len, methods)))
     for axis, (task, group) in zip(axes, tasks.items(), strict=True):
         for row in group:
             index = encoders.index(row.key.encoder)
@@ -104,9 +104,9 @@ def exponent_over_training(rows: Sequence[Row]) -> Figure | None:
     if not rows:
         return None
     names = sorted({f"{row.key.encoder}, {row.key.method}" for row in rows})
-    tasks = _by(rows, _task)
-    figure, axes = _panels(len(tasks), 3.7, 3.3)
-    for axis, (task, group) in zip(axes, tasks.items(), strict=True):
+    data = _by(rows, lambda row: (row.key.task, _data(row)))
+    figure, axes = _panels(len(data), 3.7, 3.3)
+    for axis, ((task, about), group) in zip(axes, data.items(), strict=True):
         for row in group:
             name = f"{row.key.encoder}, {row.key.method}"
             index = names.index(name)
@@ -119,7 +119,9 @@ def exponent_over_training(rows: Sequence[Row]) -> Figure | None:
                     path = np.median(path, axis=1, keepdims=True)
                 for line in path.T:
                     axis.plot(epochs, line, label=name, linewidth=1.3, marker=MARKERS[index % 7], markersize=3, **style)
-        axis.set(title=task, xlabel="epoch", ylabel="exponent p")
+        others = [other for name, other in data if name == task]
+        axis.set_title(task + f"\n{telling(about, others)}" * (len(others) > 1), fontsize=12)
+        axis.set(xlabel="epoch", ylabel="exponent p")
     _legend(figure, axes)
     return figure
 
@@ -144,11 +146,15 @@ def fixed_against_learned(rows: Sequence[Row]) -> Figure | None:
                     axis.plot(np.mean(run.facts["p"]), 100 * run.accuracy, label="learned p, a seed each", **style)
         _log_axis(axis, places)
         others = [place for place in curves if place[:2] == (task, encoder)]
-        title = f"{task}, {encoder}" + f"\n{_telling(setting, [place[2] for place in others])}" * (len(others) > 1)
+        title = f"{task}, {encoder}" + f"\n{telling(setting, [place[2] for place in others])}" * (len(others) > 1)
         axis.set_title(title, fontsize=12)
         axis.set(xlabel="exponent p (log scale)", ylabel="test accuracy (%)")
     _legend(figure, axes)
     return figure
+
+
+def _data(row: Row) -> str:
+    return ", ".join(part for part in row.key.setting.split(", ") if part.startswith("data."))
 
 
 def _fixed(group: Sequence[Row]) -> list[Row]:
@@ -157,12 +163,6 @@ def _fixed(group: Sequence[Row]) -> list[Row]:
 
 def _p(row: Row) -> float:
     return float(np.mean(row.finished[0].facts["p"]))
-
-
-def _telling(setting: str, settings: Sequence[str]) -> str:
-    """The options of a setting that the others do not share."""
-    parts = [set(other.split(", ")) for other in settings]
-    return ", ".join(part for part in setting.split(", ") if part not in set.intersection(*parts))
 
 
 def _log_axis(axis: Axes, ticks: Sequence[float], which: str = "x") -> None:

@@ -117,6 +117,16 @@ class Row:
         return {run.seed: run.accuracy for run in self.finished}
 
 
+def telling(setting: str, settings: Sequence[str]) -> str:
+    """Return the options of a setting that not all of the settings share.
+
+    >>> telling("a=1, b=2", ["a=1, b=2", "a=1, b=3"])
+    'b=2'
+    """
+    shared = set.intersection(*(set(other.split(", ")) for other in settings))
+    return ", ".join(part for part in setting.split(", ") if part not in shared)
+
+
 def read(folder: Path) -> Run:
     """Return a run from its folder."""
     summary, failure = folder / SUMMARY, folder / FAILURE

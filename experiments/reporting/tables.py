@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from experiments.errors import NonFiniteError
-from experiments.reporting.records import Key, Row
+from experiments.reporting.records import Key, Row, telling
 from experiments.reporting.statistics import REFERENCE, Comparison, Estimate, Overall, estimate
 
 Cell: TypeAlias = str | int | float | Estimate | None
@@ -136,9 +136,12 @@ def pivot(rows: Sequence[Row], found: Mapping[Key, Comparison], encoder: str) ->
             row = by_cell.get((method, *place))
             cells.append("" if row is None else _pivot_cell(row, found.get(row.key), usual, float(best[place])))
         lines.append(tuple(cells))
-    tasks = [task for task, _ in places]
-    header = [task if tasks.count(task) == 1 else f"{task}, {setting}" for task, setting in places]
+    header = [_header(task, setting, [other for name, other in places if name == task]) for task, setting in places]
     return Table(("pooler", *header), tuple(lines), (0,) * (1 + len(places)))
+
+
+def _header(task: str, setting: str, settings: Sequence[str]) -> str:
+    return task if len(settings) == 1 else f"{task}, {telling(setting, settings)}"
 
 
 def _place(row: Row) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from experiments.reporting.needles import best_and_learned
-from experiments.reporting.records import Row, Run, telling
+from experiments.reporting.records import Row, Run, natural, telling
 from experiments.reporting.statistics import estimate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -52,7 +52,7 @@ def _by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]
     groups = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)
-    return dict(sorted(groups.items()))
+    return groups
 
 
 def _task(row: Row) -> str:
@@ -63,7 +63,7 @@ def accuracy(rows: Sequence[Row]) -> Figure | None:
     """Test accuracy of every pooling, a panel a task, a marker an encoder, bars over 95 % intervals."""
     tasks = _by([row for row in rows if row.finished], _task)
     encoders = sorted({row.key.encoder for row in rows})
-    methods = sorted({row.key.method for row in rows}, reverse=True)
+    methods = sorted({row.key.method for row in rows}, key=natural, reverse=True)
     if len(methods) < 2:
         return None
     figure, axes = _panels(len(tasks), 3.2, 1.5 + 0.42 * len(methods), beside=0.11 * max(map(len, methods)))
@@ -93,9 +93,10 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    labels = sorted(handles)
+    labels = sorted(handles, key=natural)
+    columns = 2 if max(map(len, labels)) < 20 else 1
     with rc_context(STYLE):
-        figure.legend([handles[x] for x in labels], labels, loc="outside lower center", ncols=2)
+        figure.legend([handles[x] for x in labels], labels, loc="outside lower center", ncols=columns, fontsize=11)
 
 
 def exponent_over_training(rows: Sequence[Row]) -> Figure | None:
@@ -103,7 +104,7 @@ def exponent_over_training(rows: Sequence[Row]) -> Figure | None:
     rows = [row for row in rows if any(run.trains_p and run.validations for run in row.finished)]
     if not rows:
         return None
-    names = sorted({f"{row.key.encoder}, {row.key.method}" for row in rows})
+    names = sorted({f"{row.key.encoder}, {row.key.method}" for row in rows}, key=natural)
     data = _by(rows, lambda row: (row.key.task, _data(row)))
     figure, axes = _panels(len(data), 3.7, 3.3)
     for axis, ((task, about), group) in zip(axes, data.items(), strict=True):
@@ -201,7 +202,7 @@ def hardness(rows: Sequence[Row]) -> Figure | None:
     rows = [row for row in rows if any(_entropies(run) for run in row.finished)]
     if not rows:
         return None
-    methods = sorted({row.key.method for row in rows})
+    methods = sorted({row.key.method for row in rows}, key=natural)
     groups = _by(rows, lambda row: (row.key.task, row.key.encoder))
     figure, axes = _panels(len(groups), 3.7, 3.3)
     for axis, ((task, encoder), group) in zip(axes, groups.items(), strict=True):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -117,6 +118,15 @@ class Row:
         return {run.seed: run.accuracy for run in self.finished}
 
 
+def natural(text: str) -> list[Any]:
+    """Return a key for sorting in which 2 comes before 10.
+
+    >>> sorted(["p=10", "p=2"], key=natural)
+    ['p=2', 'p=10']
+    """
+    return [float(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", text))]
+
+
 def telling(setting: str, settings: Sequence[str]) -> str:
     """Return the options of a setting that not all of the settings share.
 
@@ -202,7 +212,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     for run in runs:
         groups[run.key].append(run)
     result = []
-    for key, group in sorted(groups.items()):
+    for key, group in sorted(groups.items(), key=lambda item: [natural(part) for part in item[0]]):
         group.sort(key=lambda run: run.seed)
         for one, other in pairwise(group):
             if one.seed == other.seed:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from experiments.errors import NonFiniteError
-from experiments.reporting.records import Key, Row, telling
+from experiments.reporting.records import Key, Row, natural, telling
 from experiments.reporting.statistics import REFERENCE, Comparison, Estimate, Overall, estimate
 
 Cell: TypeAlias = str | int | float | Estimate | None
@@ -119,8 +119,8 @@ def pivot(rows: Sequence[Row], found: Mapping[Key, Comparison], encoder: str) ->
     attention pooling that Holm's correction leaves below 0.05, and `n` stands where it is not the usual one.
     """
     rows = [row for row in rows if row.key.encoder == encoder]
-    places = sorted({(row.key.task, row.key.setting) for row in rows})
-    methods = sorted({(row.key.pooler, row.key.pool, row.key.method) for row in rows})
+    places = [*dict.fromkeys((row.key.task, row.key.setting) for row in rows)]
+    methods = sorted({row.key.method for row in rows}, key=natural)
     by_cell = {(row.key.method, row.key.task, row.key.setting): row for row in rows}
     usual = usual_n(rows)
     best = {
@@ -130,7 +130,7 @@ def pivot(rows: Sequence[Row], found: Mapping[Key, Comparison], encoder: str) ->
         for place in places
     }
     lines = []
-    for _, _, method in methods:
+    for method in methods:
         cells: list[Cell] = [method]
         for place in places:
             row = by_cell.get((method, *place))

@@ -21,6 +21,7 @@ from experiments.reporting.records import Row, Run, natural, telling
 from experiments.reporting.statistics import estimate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+ACROSS = 2  # more panels side by side cannot be read at half the width of a page
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STYLE: dict[Any, Any] = {
     "font.size": 13,
@@ -38,7 +39,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _panels(count: int, width: float, height: float, beside: float = 0) -> tuple[Figure, list[Axes]]:
-    across = min(count, 2)
+    across = min(count, ACROSS)
     down = math.ceil(count / across)
     with rc_context(STYLE):
         figure = Figure(figsize=(max(width * across, 5) + beside, height * down))
@@ -81,7 +82,7 @@ def accuracy(rows: Sequence[Row]) -> Figure | None:
             axis.errorbar(mean, place, xerr=half, capsize=2, label=row.key.encoder, **style)
         axis.set(title=task, xlabel="test accuracy (%)", yticks=range(len(methods)), yticklabels=methods)
         axis.set_ylim(-0.6, len(methods) - 0.4)
-        if not axis.get_subplotspec().is_first_col():
+        if axes.index(axis) % ACROSS:  # the names stand at the left panel
             axis.set_yticklabels([])
     _legend(figure, axes)
     return figure

@@ -1,6 +1,7 @@
 """Reports are a function of the run folders: statistics by hand, the same bytes twice, n after a seed is gone."""
 
 import csv
+import doctest
 import io
 import json
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import report, train
+from experiments import grid, report, train
 from experiments.config import parse_args, to_json
 from experiments.reporting import needles, records, statistics, tables
 from experiments.reporting.statistics import Estimate, estimate, holm, paired
@@ -80,6 +81,13 @@ def needle_folders(out: Path) -> Path:
         for seed, p in enumerate((2.1, 2.3)):
             run_folder(out / f"learned-{k}-{seed}", f"--task needles --data.signals {k} --seed {seed}", 0.6, p=p)
     return out
+
+
+@pytest.mark.parametrize("module", [grid, records, statistics], ids=lambda module: module.__name__)
+def test_docstring_examples(module):
+    failed, attempted = doctest.testmod(module)
+    assert attempted
+    assert failed == 0
 
 
 def test_an_interval_by_hand():

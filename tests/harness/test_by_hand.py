@@ -90,10 +90,11 @@ def test_learned_norm_shows_its_exponent_and_attention():
 def test_the_printed_formula_agrees_with_its_reformulation():
     naive, ours = pooler_of("naive_norm"), pooler_of("learned_norm")
     ours.pool.scorer = naive.scorer
-    expected, _ = naive(STATES, jnp.asarray(MASK))
-    np.testing.assert_allclose(ours(STATES, jnp.asarray(MASK))[0], expected, rtol=1e-5)
+    texts = jnp.asarray(STATES), jnp.asarray(MASK)
+    expected, _ = naive(*texts)
+    np.testing.assert_allclose(ours(*texts)[0], expected, rtol=1e-5)
     ours.centre = True
-    centred, _ = ours(STATES, jnp.asarray(MASK))
+    centred, _ = ours(*texts)
     np.testing.assert_allclose(centred, np.where(LENGTHS[:, None] > 0, expected - 1, 0), rtol=1e-4, atol=1e-6)
 
 

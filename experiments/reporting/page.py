@@ -105,6 +105,10 @@ def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], linear: S
         page.say("Against attention pooling, over all places; time is that of a training step as a multiple of its:")
         page.table(f"{name}-overall", tables.against_attention(overall, rows))
         page.say(_in_words(found))
+    learned = tables.exponents(rows)
+    if learned.rows and not lines:
+        page.say("The learned exponent of the tested parameters:")
+        page.table(f"{name}-exponents", learned)
     if any(row.key.pooler == "naive_norm" or row.failed for row in rows):
         page.say("What broke down because a number was not finite, speed and score:")
         page.table(f"{name}-stability", tables.stability(rows))

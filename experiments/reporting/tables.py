@@ -199,6 +199,18 @@ def _relative(method: str, pace: Mapping[Key, float | None]) -> float | None:
     return float(np.exp(np.mean(np.log(ratios)))) if ratios else None
 
 
+def exponents(rows: Sequence[Row]) -> Table:
+    """Return encoders and poolers down, tasks across: the learned exponent, its mean over heads or features."""
+    learned: dict[tuple[str, str], dict[str, Cell]] = {}
+    for row in rows:
+        values = [float(run.p.mean()) for run in row.finished if run.p is not None and run.trains_p]
+        if values:
+            learned.setdefault((row.key.encoder, row.key.method), {})[row.key.task] = estimate(values)
+    tasks = [*dict.fromkeys(task for cells in learned.values() for task in cells)]
+    body = [(*names, *(cells.get(task) for task in tasks)) for names, cells in learned.items()]
+    return Table(("encoder", "pooler", *tasks), tuple(body), (0, 0, *[2] * len(tasks)))
+
+
 def stability(rows: Sequence[Row]) -> Table:
     """Return one row a configuration: how often training broke down on a number that is not finite, speed, score."""
     header = ("task", "encoder", "pooler", "runs", "broke down", "skipped steps", "tokens a second", "test accuracy")

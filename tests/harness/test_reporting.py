@@ -172,6 +172,7 @@ def test_a_page_is_a_function_of_the_folders(sweep_folder, tmp_path):
     assert "`learned_norm`: mean accuracy above attention pooling in 4 of 4 places." in text
     assert "python -m experiments.train --task trec --encoder cnn --pooler mean --seed SEED --epochs 2" in text
     assert "60 finished runs of 12 configurations" in text
+    assert "| bag | learned_norm | 1.85 ± 0.10 | 1.85 ± 0.10 |" in text, "seeds of mean p 1.75, 1.8, ... 1.95"
     assert str(tmp_path) not in text
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import grid, sweep, train
 from experiments.config import command_line, default_config, parse_args
@@ -111,12 +112,17 @@ def test_a_flag_that_is_off_has_a_command_too():
 
 
 @pytest.fixture
-def compile_cache():
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
+def no_programs():
+    """A function that takes JAX's compilation cache away; called at the start and at the end of the test."""
+
+    def reset() -> None:
+        jax.config.update("jax_compilation_cache_dir", None)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1)
+        compilation_cache.reset_cache()
+
+    reset()
+    yield reset
+    reset()
 
 
 LINES = 'task="toy" encoder="bag" encode.features=16 data.batch_size=32 data.max_len=12 data.buckets=1 evaluations=1'
@@ -127,8 +133,7 @@ def summaries(folder: Path) -> dict[str, dict]:
     return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/summary.json")}
 
 
-@pytest.mark.usefixtures("compile_cache")
-def test_a_sweep_from_end_to_end(tmp_path, capsys, monkeypatch):
+def test_a_sweep_from_end_to_end(tmp_path, capsys, monkeypatch, no_programs):
     """Data is read once, a failing cell does not stop the others, and the printed command gives the same number."""
     built = []
     monkeypatch.setattr(
@@ -150,6 +155,9 @@ def test_a_sweep_from_end_to_end(tmp_path, capsys, monkeypatch):
     assert len(done) == 2
 
     commands = [line.strip() for line in captured.out.splitlines() if line.startswith("  python")]
+    # Seed 1 ran the programs of seed 0, and is run again with programs of its own.
+    assert [*(out / ".compiled").glob("jit_train*")]
+    no_programs()
     again = shlex.split(next(line for line in commands if "--seed 1" in line))[3:]
     assert train.main([*again, "--out", str(tmp_path / "again")]) == 0
     (first,) = (out / name for name in done if "seed1" in name)

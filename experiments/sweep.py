@@ -150,13 +150,13 @@ def share_programs(folder: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
-def note(options: Options) -> None:
-    """Say in the folder what it is: the report shows what the grid is about and the command."""
+def note(options: Options, count: int) -> None:
+    """Say in the folder what it is: the report shows what the grid is about, its command and how many cells it has."""
     about = grid.read(options.grid).get("about", "") if options.grid else ""
     parts = [str(options.grid)] * (options.grid is not None) + ["--out", str(options.out)]
     parts += ["--set", *options.set] * bool(options.set)
     text = shlex.join(["python", "-m", "experiments.sweep", *parts])
-    write_whole(options.out / "sweep.json", {"about": about, "command": text})
+    write_whole(options.out / "sweep.json", {"about": about, "command": text, "cells": count})
 
 
 def write_whole(path: Path, value: dict[str, Any]) -> None:
@@ -238,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{len(plan)} cells", file=sys.stderr)
         else:
             share_programs(options.out / ".compiled")
-            note(options)
+            note(options, len(plan))
             sweep(plan, retry_failed=options.retry_failed)
 
     return command("sweep", body, arguments)

@@ -89,6 +89,9 @@ def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], linear: S
     if about.exists():
         told = json.loads(about.read_text(encoding="utf-8"))
         page.say(*filter(None, [told["about"]]), f"```bash\n{told['command']}\n```")
+        done = sum(len(row.finished) + len(row.failed) for row in rows)
+        if done < told["cells"]:
+            page.say(f"**Not complete: {done} of the {told['cells']} cells have been done so far.**")
     page.say(_costs(rows))
     lines = needles.best_and_learned(rows)
     if lines:

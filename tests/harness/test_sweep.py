@@ -255,7 +255,7 @@ def test_two_processes_share_a_grid_and_one_of_them_is_killed(tmp_path):
             time.sleep(0.003)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-    assert stays.wait(timeout=60) == 0
+    assert stays.wait(timeout=300) == 0
     done = finished(out)
     assert len(done) == 40
     lines = [line.split() for line in log.read_text().splitlines()]
@@ -263,6 +263,6 @@ def test_two_processes_share_a_grid_and_one_of_them_is_killed(tmp_path):
     # A cell that was noted and not yet written when the process was killed is done again; there is at most one a kill.
     assert 40 <= len(lines) <= 42
     again = start(out, log)
-    assert again.wait(timeout=60) == 0
+    assert again.wait(timeout=300) == 0
     assert finished(out) == done
     assert len(log.read_text().splitlines()) == len(lines)

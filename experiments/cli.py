@@ -12,6 +12,7 @@ import tyro
 from experiments.errors import HarnessError, UsageError, unknown
 from experiments.options import flag, leaves
 
+UNFORESEEN = 1
 INPUT_OUTPUT = 74
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
@@ -49,6 +50,13 @@ def _first_sentence(box: str) -> str:
     return " ".join(message) + " (--help explains every option)"
 
 
+def exit_code(error: Exception) -> int:
+    """Return the exit code of an error: its own, 74 input/output, 1 for one that nobody foresaw."""
+    if isinstance(error, HarnessError):
+        return error.exit_code
+    return INPUT_OUTPUT if isinstance(error, OSError) else UNFORESEEN
+
+
 def command(name: str, body: Callable[[list[str]], None], arguments: list[str] | None) -> int:
     """Run a command; return 0 done, 2 usage, 3 non-finite, 65 data, 69 network, 74 input/output, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -61,5 +69,5 @@ def command(name: str, body: Callable[[list[str]], None], arguments: list[str] |
         if "--debug" in arguments:
             raise
         print(f"experiments.{name}: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, HarnessError) else INPUT_OUTPUT
+        return exit_code(error)
     return 0

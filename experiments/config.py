@@ -12,7 +12,7 @@ from experiments.encoders import ENCODERS
 from experiments.errors import UsageError, unknown
 from experiments.heads import HeadOptions
 from experiments.layers import RANDOM
-from experiments.options import Interval, flag, from_dict, to_dict, validate
+from experiments.options import Interval, as_arguments, changes, flag, from_dict, to_dict, validate
 from experiments.poolers import POOLERS
 from experiments.tasks import TASKS
 
@@ -116,6 +116,17 @@ def with_vector_size(config: Config) -> Config:
     config = dataclasses.replace(config, encode=dataclasses.replace(options, **{name: found}))
     validate(config)
     return config
+
+
+def config_changes(config: Config) -> dict[str, Any]:
+    """Return the options that differ from the default of the chosen task, encoder and pooler."""
+    return changes(config, default_config(config.task, config.encoder, config.pooler))
+
+
+def command_line(config: Config) -> list[str]:
+    """Return the arguments of `experiments.train` that make this configuration; where its data lie is left out."""
+    names = {name: getattr(config, name) for name in ("task", "encoder", "pooler", "seed")}
+    return as_arguments(names | config_changes(config))
 
 
 def to_json(config: Config) -> str:

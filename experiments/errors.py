@@ -34,6 +34,12 @@ class NetworkError(HarnessError):
     exit_code = 69
 
 
+class CellsFailedError(HarnessError):
+    """A sweep is through, and some of its cells have no result."""
+
+    exit_code = 1
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that is in no table, with the nearest name that is."""
     known = sorted(known)

@@ -101,12 +101,38 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
     raise UsageError(f"configuration key {path!r} must be {names}, got {value!r}.")
 
 
-# What does not decide a result, or is averaged over.
-_NOT_COMPARED = ("seed", "out", "debug", "data.archives", "data.cache")
+# What does not decide a result.
+_NOT_DECISIVE = ("out", "debug", "data.archives", "data.cache")
+
+
+def decisive(options: Any) -> dict[str, Any]:
+    """Return the options that decide a result, by dotted name."""
+    return {path: value for path, _, value in leaves(options) if path not in _NOT_DECISIVE}
+
+
+def changes(options: Any, default: Any) -> dict[str, Any]:
+    """Return the deciding options that differ from the default, by dotted name."""
+    before = decisive(default)
+    return {path: value for path, value in decisive(options).items() if value != before[path]}
 
 
 def changed(options: Any, default: Any) -> str:
-    """Return the options that differ from the default, without seed, folders and the like: "a.b=3, c=4"."""
-    before = {path: value for path, _, value in leaves(default)}
-    now = {path: value for path, _, value in leaves(options) if path not in _NOT_COMPARED}
-    return ", ".join(f"{path}={value}" for path, value in now.items() if value != before[path])
+    """Return the options that differ from the default, without the seed, as text: "a.b=3, c=4"."""
+    return in_words({path: value for path, value in changes(options, default).items() if path != "seed"})
+
+
+def in_words(values: dict[str, Any]) -> str:
+    """Return options as text: "a.b=3, c=4"."""
+    return ", ".join(f"{path}={value}" for path, value in values.items())
+
+
+def as_arguments(values: dict[str, Any]) -> list[str]:
+    """Return the command line that sets options by their dotted names."""
+    arguments = []
+    for path, value in values.items():
+        group, _, name = path.rpartition(".")
+        if value is False:
+            arguments.append(flag(f"{group}.no_{name}".lstrip(".")))
+        else:
+            arguments += [flag(path)] if value is True else [flag(path), str(value)]
+    return arguments

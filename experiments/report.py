@@ -1,87 +1,49 @@
-"""Tables from run folders: `python -m experiments.report RUN...` prints mean, spread and number of runs as Markdown.
+"""Tables, figures and a page from run folders alone: `python -m experiments.report RUN... [--page docs/page.md]`.
 
-Runs that differ only in their seed make one row, with the options that are not at their default. The spread is the
-sample standard deviation.
+A RUN is a run folder or the folder of a sweep. Runs that differ only in their seed make one row, with the options that
+are not at their default, the mean and its 95 % interval, and the difference to attention pooling over the same seeds.
+The same folders give the same bytes, in whatever order they are named.
 """
 
 import dataclasses
-import json
-import statistics
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import numpy as np
 import tyro
 
-from experiments.checkpoint import CONFIG
 from experiments.cli import command, parse
-from experiments.config import default_config, from_json
-from experiments.errors import DataError, UsageError
-from experiments.options import changed
+from experiments.errors import UsageError
+from experiments.reporting import page, records, statistics, tables
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Print a Markdown table of finished runs."""
+    """Print a table of finished runs, or write a page with tables and figures."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders."""
+    """Run folders, or folders of sweeps."""
+    format: Literal["markdown", "csv", "latex"] = "markdown"
+    """How tables are printed."""
+    pivot: bool = False
+    """Print poolers down and tasks across, one table an encoder."""
+    page: Path | None = None
+    """Write a Markdown page here, its figures and its CSV and LaTeX tables into a folder of the same name."""
+    text: tuple[str, ...] = ()
+    """Texts for the page to show what each pooling attends to."""
     debug: bool = False
     """Show the traceback of an error."""
 
 
-def changed_options(text: str) -> str:
-    """Return the options of a configuration that differ from their default."""
-    config = from_json(text)
-    return changed(config, default_config(config.task, config.encoder, config.pooler))
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """Return the summary of a run, with the options that are not at their default."""
-    path = folder / "summary.json"
-    if not path.exists():
-        raise DataError(f"{folder} has no summary.json: give the folder of a finished run.")
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    config = folder / CONFIG
-    return (
-        {"options": ""}
-        | summary
-        | ({"options": changed_options(config.read_text(encoding="utf-8"))} if config.exists() else {})
-    )
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Return "mean ± standard deviation", or the value alone when there is only one."""
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
-
-
-def table(summaries: Sequence[dict[str, Any]]) -> str:
-    """Return one Markdown row a configuration, best accuracy first."""
-    groups = defaultdict(list)
-    for summary in summaries:
-        groups[summary["task"], summary["encoder"], summary["pooler"], summary["options"]].append(summary)
-    ranked = sorted(groups.items(), key=lambda item: -statistics.fmean(run["test"]["accuracy"] for run in item[1]))
-    lines = [
-        "| task | encoder | pooler | options | runs | test accuracy | macro-F1 | p | parameters | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for names, runs in ranked:
-        exponents = [float(np.mean(run["p"])) for run in runs if run["p"] is not None]
-        cells = [
-            *names,
-            str(len(runs)),
-            spread([run["test"]["accuracy"] for run in runs], 4),
-            spread([run["test"]["macro_f1"] for run in runs], 4),
-            spread(exponents, 2) if exponents else "",
-            ", ".join(str(count) for count in sorted({run["parameters"] for run in runs})),
-            spread([run["seconds"]["total"] for run in runs], 0),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def printed(options: Options) -> str:
+    """Return the tables of a command line as text."""
+    rows = records.rows(records.collect(options.runs))
+    found = statistics.comparisons(rows)
+    render = tables.FORMATS[options.format]
+    if not options.pivot:
+        return render(tables.results(rows, found))
+    encoders = sorted({row.key.encoder for row in rows})
+    return "\n".join(f"{encoder}\n\n{render(tables.pivot(rows, found, encoder))}" for encoder in encoders)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,7 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse(Options, arguments, program="python -m experiments.report")
         if not options.runs:
             raise UsageError("give at least one run folder: python -m experiments.report RUN...")
-        print(table([read(folder) for folder in options.runs]))
+        if options.page is None:
+            print(printed(options), end="")
+        else:
+            page.write(options.page, options.runs, options.text)
 
     return command("report", body, arguments)
 

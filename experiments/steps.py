@@ -36,11 +36,13 @@ class StepReport(NamedTuple):
 class PerShape:
     """A jitted function that compiles once a shape of its batch, and knows how often and how long it compiled.
 
-    The batch is the last argument; the other arguments keep their shapes.
+    The batch is the last argument; the other arguments keep their shapes, and those in `first` are the same at every
+    call: what is passed is no constant of the program, so runs that differ in the seed compile the same one.
     """
 
-    def __init__(self, function: Callable, **jit_options: Any):
+    def __init__(self, function: Callable, *first: Any, **jit_options: Any):
         self._jitted = jax.jit(function, **jit_options)
+        self._first = first
         self._programs: dict[tuple[int, ...], Any] = {}
         self.seconds = 0.0
 
@@ -51,6 +53,7 @@ class PerShape:
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the program of the batch's shape."""
+        arguments = self._first + arguments
         shape = arguments[-1].tokens.shape
         if shape not in self._programs:
             began = time.perf_counter()
@@ -83,7 +86,7 @@ def prepare(config: Config, task: Task) -> tuple[State, Programs]:
         logits, _ = module(parameters)(batch.tokens, batch.mask, nnx.Rngs(dropout=key))
         return task.loss(logits, batch)
 
-    def train(state: State, batch: Batch) -> tuple[State, StepReport]:
+    def train(noise: jax.Array, state: State, batch: Batch) -> tuple[State, StepReport]:
         key = jax.random.fold_in(noise, state.step)
         loss, gradients = jax.value_and_grad(loss_of)(state.parameters, batch, key)
         norms = [jnp.sqrt(jnp.square(leaf).sum()) for leaf in jax.tree.leaves(gradients)]
@@ -96,7 +99,7 @@ def prepare(config: Config, task: Task) -> tuple[State, Programs]:
         return task.metrics(logits, batch)
 
     state = State(parameters, optimizer.init(parameters), jnp.zeros((), jnp.int32))
-    return state, Programs(PerShape(train, donate_argnums=0), PerShape(evaluate), module)
+    return state, Programs(PerShape(train, noise, donate_argnums=1), PerShape(evaluate), module)
 
 
 def check_finite(report: StepReport, parameters: nnx.State, step: int) -> None:

@@ -84,11 +84,11 @@ def run_folder(config: Config) -> RunFolder:
     return RunFolder(config.out or Path("runs") / name)
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Train, test and write the run folder; return the summary."""
+def run(config: Config, task: Task | None = None) -> dict[str, Any]:
+    """Train, test and write the run folder; return the summary. A task that is already built is not read again."""
     began = time.perf_counter()
     folder = run_folder(config)
-    task = build.task(config)
+    task = build.task(config) if task is None else task
     state, programs = prepare(config, task)
     versions = environment()
     # Only now: a mistake in the options or in the data leaves no folder behind.

@@ -51,7 +51,8 @@ def environment() -> dict[str, Any]:
         **{package: version(package) for package in packages},
         "system": f"{platform.system()} {platform.machine()}",
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "cpu_count": os.cpu_count(),
+        # The cores that this process may use: results repeat bit for bit only where their number is the same.
+        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
 

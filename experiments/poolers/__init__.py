@@ -10,6 +10,7 @@ from experiments.poolers.learned_norm import LearnedNorm
 from experiments.poolers.log_sum_exp import LogSumExp
 from experiments.poolers.max import Max
 from experiments.poolers.mean import Mean
+from experiments.poolers.naive_norm import NaiveNorm
 from experiments.poolers.power_mean import PowerMean
 from experiments.poolers.power_means import PowerMeans
 from experiments.poolers.simpool import SimPool
@@ -26,6 +27,7 @@ POOLERS: dict[str, type[Pooler]] = {
     "log_sum_exp": LogSumExp,
     "max": Max,
     "mean": Mean,
+    "naive_norm": NaiveNorm,
     "power_mean": PowerMean,
     "power_means": PowerMeans,
     "simpool": SimPool,

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated, ClassVar, Literal
 
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
@@ -32,6 +33,8 @@ class LearnedNormOptions:
     """How tokens are scored; none gives all the same weight (the power mean)."""
     sharpen: bool = True
     """Whether attention lies inside the power, as in the paper."""
+    centre: bool = False
+    """Whether the result of neutral states, x = 0, is subtracted; it is 1 with tanh, and dropout makes noise of it."""
 
 
 class LearnedNorm(nnx.Module):
@@ -41,6 +44,7 @@ class LearnedNorm(nnx.Module):
 
     def __init__(self, options: LearnedNormOptions, features: int, *, rngs: nnx.Rngs):
         chosen = dataclasses.asdict(options) | {"score": None if options.score == "none" else options.score}
+        self.centre, self.scale_limit = chosen.pop("centre"), options.scale_limit
         self.pool = lnpool.nn.LearnedNormPool(features, rngs=rngs, **chosen)
         self.features = features
 
@@ -54,4 +58,7 @@ class LearnedNorm(nnx.Module):
     ) -> tuple[Float[Array, "B D"], Intermediates]:
         """Return the pooled states, the attention and the exponent."""
         pooled, attention = self.pool(states, mask=mask, return_weights=True)
+        if self.centre:
+            neutral = jnp.exp(lnpool.scale_limit(jnp.zeros((), pooled.dtype), self.scale_limit))
+            pooled = jnp.where(mask.any(axis=1, keepdims=True), pooled - neutral, 0)
         return pooled, {"attention": attention, "p": self.pool.p}

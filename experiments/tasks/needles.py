@@ -19,6 +19,8 @@ class NeedleOptions(TextOptions):
 
     signals: Annotated[int, Interval("[1, 1000]")] = 1
     """Words of a text that tell its class."""
+    misleading: Annotated[float, Interval("[0, 1)")] = 0.0
+    """Chance that a signal word is one of another class: where it is high, many signals must be averaged."""
     length: Annotated[int, Interval("[1, 10000]")] = 40
     """Words of a text that tell nothing."""
     classes: Annotated[int, Interval("[2, 100]")] = 4
@@ -42,6 +44,13 @@ class Needles(TextClassification):
             label = index // 10 % options.classes
             words = [f"n{word}" for word in random.integers(DISTRACTORS, size=options.length)]
             for word in random.integers(SIGNALS_A_CLASS, size=options.signals):
-                words.insert(random.integers(len(words) + 1), f"s{label}x{word}")
+                words.insert(random.integers(len(words) + 1), f"s{_said(label, options, random)}x{word}")
             split = {8: "validation", 9: "test"}.get(index % 10, "train")
             yield Example(" ".join(words), str(label).zfill(2), split)
+
+
+def _said(label: int, options: NeedleOptions, random: np.random.Generator) -> int:
+    """The class that one signal word speaks for."""
+    if options.misleading == 0 or random.random() >= options.misleading:
+        return label
+    return (label + int(random.integers(1, options.classes))) % options.classes

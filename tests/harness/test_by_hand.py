@@ -87,6 +87,17 @@ def test_learned_norm_shows_its_exponent_and_attention():
     np.testing.assert_allclose(np.asarray(shown["attention"]).sum(1), [1, 1, 1, 0], rtol=1e-6)
 
 
+def test_the_printed_formula_agrees_with_its_reformulation():
+    naive, ours = pooler_of("naive_norm"), pooler_of("learned_norm")
+    ours.pool.scorer = naive.scorer
+    texts = jnp.asarray(STATES), jnp.asarray(MASK)
+    expected, _ = naive(*texts)
+    np.testing.assert_allclose(ours(*texts)[0], expected, rtol=1e-5)
+    ours.centre = True
+    centred, _ = ours(*texts)
+    np.testing.assert_allclose(centred, np.where(LENGTHS[:, None] > 0, expected - 1, 0), rtol=1e-4, atol=1e-6)
+
+
 def gru_by_hand(inputs: np.ndarray, recurrent: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """One direction over one text, a word at a time."""
     state = np.zeros(len(recurrent))

@@ -189,6 +189,13 @@ def test_needles_are_the_same_every_time():
     assert Counter(row.split for row in rows) == {"train": 32, "validation": 4, "test": 4}
 
 
+def test_misleading_needles_speak_for_another_class():
+    told = needles("--data.size", "400", "--data.signals", "10", "--data.misleading", "0.3")
+    said = [(word[1] == str(int(label))) for text, label, _ in told for word in text.split() if word[0] == "s"]
+    assert len(said) == 4000
+    assert sum(said) / len(said) == pytest.approx(0.7, abs=0.03)
+
+
 def needles(*options):
     return list(TASKS["needles"].examples(parse_args(["--task", "needles", *options]).data))
 

@@ -1,0 +1,58 @@
+"""Learned-norm pooling by the formula as printed in Wu et al. (ACL 2020): what its re-formulation is compared with."""
+
+import dataclasses
+from typing import Annotated, ClassVar, Literal
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float
+
+import lnpool.nn
+from experiments.contracts import Intermediates
+from experiments.layers import masked_softmax
+from experiments.options import Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class NaiveNormOptions:
+    """r = [sum_i (a_i h_i)^p / sum_i a_i^p]^(1/p) by powers of numbers."""
+
+    p_init: Annotated[float, Interval("[-64, 64]")] = 2.0
+    """The exponent at the start."""
+    exponent: Literal["softplus", "bounded", "raw", "fixed"] = "softplus"
+    """How p is parametrised; softplus keeps p > 1, fixed does not train it."""
+    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"] = "tanh"
+    """The map from signed states to the non-negative states that have powers; abs limits nothing."""
+
+
+class NaiveNorm(nnx.Module):
+    """The parameters of `learned_norm`, without its re-formulation: a_i^p soon falls below what float32 holds.
+
+    A text without tokens gives 0. What is not finite otherwise is left so, because that is what is measured.
+    """
+
+    Options: ClassVar[type] = NaiveNormOptions
+
+    def __init__(self, options: NaiveNormOptions, features: int, *, rngs: nnx.Rngs):
+        self.pool = lnpool.nn.LearnedNormPool(features, score=None, rngs=rngs, **dataclasses.asdict(options))
+        self.scorer = lnpool.nn.AttentionScores(features, rngs=rngs)
+        self.scale_limit = options.scale_limit
+        self.features = features
+
+    @property
+    def p(self) -> Array:
+        """The exponent."""
+        return self.pool.p
+
+    def __call__(
+        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
+    ) -> tuple[Float[Array, "B D"], Intermediates]:
+        """Return the pooled states, the attention and the exponent."""
+        some = mask.any(axis=1, keepdims=True)
+        states = jnp.where(mask[..., None], states, 1)  # padding has weight 0; its powers must have derivatives
+        attention = masked_softmax(self.scorer(states, mask=mask), mask)
+        a, p = jnp.where(some, attention, 1)[..., None], self.pool.p
+        h = jnp.exp(lnpool.scale_limit(states, self.scale_limit))
+        pooled = (jnp.sum((a * h) ** p, axis=1) / jnp.sum(a**p, axis=1)) ** (1 / p)
+        return jnp.where(some, pooled, 0), {"attention": attention, "p": p}

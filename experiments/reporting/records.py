@@ -1,0 +1,222 @@
+"""Run folders, read: what was asked for, what came out, and the rows that runs of several seeds make."""
+
+import dataclasses
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.checkpoint import CONFIG
+from experiments.config import Config, command_line, config_changes, from_json
+from experiments.errors import DataError, UsageError
+from experiments.options import in_words
+
+SUMMARY, FAILURE, METRICS, ENVIRONMENT = "summary.json", "failure.json", "metrics.jsonl", "environment.json"
+
+
+class Key(NamedTuple):
+    """What the runs of a row share: everything but the seed. Options are those that are not at their default."""
+
+    task: str
+    encoder: str
+    pooler: str
+    setting: str
+    """Options that are not the pooler's."""
+    pool: str
+    """Options of the pooler."""
+
+    @property
+    def options(self) -> str:
+        """All options in words."""
+        return ", ".join(filter(None, (self.setting, self.pool)))
+
+    @property
+    def method(self) -> str:
+        """The pooler with its options."""
+        return f"{self.pooler} ({self.pool.replace('pool.', '')})" if self.pool else self.pooler
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """What poolers are compared at: task, encoder, and the options that are not the pooler's."""
+        return self.task, self.encoder, self.setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run folder: finished when it has a summary, else failed."""
+
+    folder: Path
+    key: Key
+    seed: int
+    config: Config | None
+    """None for the linear baseline, which has no configuration of a network."""
+    summary: dict[str, Any] | None
+    exit_code: int = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The summary of a finished run."""
+        assert self.summary is not None
+        return self.summary
+
+    @property
+    def accuracy(self) -> float:
+        """Test accuracy."""
+        return self.facts["test"]["accuracy"]
+
+    @property
+    def p(self) -> np.ndarray | None:
+        """The exponents of the tested parameters, flat; None for a pooler without."""
+        return None if self.facts.get("p") is None else np.ravel(np.asarray(self.facts["p"], float))
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were not finite and changed nothing, where the run counted them."""
+        return int(self.facts.get("skipped_steps", 0))
+
+    @property
+    def trains_p(self) -> bool:
+        """Whether the exponent is learned."""
+        return getattr(self.config and self.config.pool, "exponent", "fixed") != "fixed"
+
+    @property
+    def command(self) -> str:
+        """The command that makes this run, data fetched from upstream."""
+        if self.config is None:
+            return f"python -m experiments.baseline --task {self.key.task}"
+        return " ".join(["python -m experiments.train", *command_line(self.config)])
+
+    @cached_property
+    def validations(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; none for a run that has no such file."""
+        path = self.folder / METRICS
+        return [_json(path, line) for line in _text(path).splitlines()] if path.exists() else []
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Versions and device; empty when they were not recorded."""
+        path = self.folder / ENVIRONMENT
+        return _json(path, _text(path)) if path.exists() else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The runs of one configuration, by seed."""
+
+    key: Key
+    finished: tuple[Run, ...]
+    failed: tuple[Run, ...]
+
+    def by_seed(self) -> dict[int, float]:
+        """Test accuracy by seed."""
+        return {run.seed: run.accuracy for run in self.finished}
+
+
+def natural(text: str) -> list[Any]:
+    """Return a key for sorting in which 2 comes before 10.
+
+    >>> sorted(["p=10", "p=2"], key=natural)
+    ['p=2', 'p=10']
+    """
+    return [float(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", text))]
+
+
+def telling(setting: str, settings: Sequence[str]) -> str:
+    """Return the options of a setting that not all of the settings share.
+
+    >>> telling("a=1, b=2", ["a=1, b=2", "a=1, b=3"])
+    'b=2'
+    """
+    shared = set.intersection(*(set(other.split(", ")) for other in settings))
+    return ", ".join(part for part in setting.split(", ") if part not in shared)
+
+
+def read(folder: Path) -> Run:
+    """Return a run from its folder."""
+    summary, failure = folder / SUMMARY, folder / FAILURE
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: give run folders, or the folder of a sweep.")
+    if summary.exists():
+        return _finished(folder, _json(summary, _text(summary)))
+    if failure.exists():
+        record = _json(failure, _text(failure))
+        config = _config(failure, json.dumps(record.get("config")))
+        return Run(folder, _key(config), config.seed, config, None, int(record.get("exit_code", 1)))
+    raise DataError(f"{folder} has no {SUMMARY}: give the folder of a finished run.")
+
+
+def _finished(folder: Path, summary: dict[str, Any]) -> Run:
+    path = folder / CONFIG
+    try:
+        float(summary["test"]["accuracy"]), float(summary["test"]["macro_f1"]), float(summary["seconds"]["total"])
+        if path.exists():
+            config = _config(path, _text(path))
+            return Run(folder, _key(config), config.seed, config, summary)
+        key = Key(summary["task"], summary["encoder"], summary["pooler"], summary.get("options", ""), "")
+        return Run(folder, key, int(summary["seed"]), None, summary)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / SUMMARY} is not the summary of a run: {error!r}.") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not text.") from None
+
+
+def _json(path: Path, text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path} must hold JSON objects.")
+    return value
+
+
+def _config(path: Path, text: str) -> Config:
+    try:
+        return from_json(text)
+    except UsageError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _key(config: Config) -> Key:
+    changes = {path: value for path, value in config_changes(config).items() if path != "seed"}
+    pool = {path: value for path, value in changes.items() if path.startswith("pool.")}
+    setting = {path: value for path, value in changes.items() if not path.startswith("pool.")}
+    return Key(config.task, config.encoder, config.pooler, in_words(setting), in_words(pool))
+
+
+def collect(folders: Iterable[Path]) -> list[Run]:
+    """Return the runs of run folders and of folders of sweeps; in a sweep, cells without a result are left out."""
+    runs = []
+    for folder in folders:
+        inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        results = [path for path in inside if (path / SUMMARY).exists() or (path / FAILURE).exists()]
+        is_run = (folder / SUMMARY).exists() or (folder / FAILURE).exists()
+        runs += [read(path) for path in results] if results and not is_run else [read(folder)]
+    return runs
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """Return the runs by configuration, in the order of their keys, whatever the order of the folders."""
+    groups: dict[Key, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.key].append(run)
+    result = []
+    for key, group in sorted(groups.items(), key=lambda item: [natural(part) for part in item[0]]):
+        group.sort(key=lambda run: run.seed)
+        for one, other in pairwise(group):
+            if one.seed == other.seed:
+                raise DataError(f"{one.folder} and {other.folder} are the same run: give one of them.")
+        finished = tuple(run for run in group if run.summary is not None)
+        result.append(Row(key, finished, tuple(run for run in group if run.summary is None)))
+    return result

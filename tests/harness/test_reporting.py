@@ -1,0 +1,256 @@
+"""Reports are a function of the run folders: statistics by hand, the same bytes twice, n after a seed is gone."""
+
+import csv
+import doctest
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import grid, report, train
+from experiments.config import parse_args, to_json
+from experiments.reporting import needles, records, statistics, tables
+from experiments.reporting.statistics import Estimate, estimate, holm, paired
+from tests.harness.conftest import TINY
+
+
+def run_folder(path: Path, line: str, accuracy: float, *, p=None, entropy=None) -> Path:
+    config = parse_args(line.split())
+    records_ = [
+        {"step": step, "epoch": float(step), "train_loss": None, "loss": 1.0, "accuracy": accuracy}
+        | ({"p": p} if p is not None else {})
+        | ({"attention_entropy": entropy - step / 10} if entropy is not None else {})
+        for step in range(3)
+    ]
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(to_json(config))
+    (path / "environment.json").write_text(
+        json.dumps({"jax": "0.0", "device": "1 x cpu", "cpu_count": 1, "system": "X"})
+    )
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records_))
+    summary = {
+        "task": config.task,
+        "encoder": config.encoder,
+        "pooler": config.pooler,
+        "seed": config.seed,
+        "test": {"accuracy": accuracy, "macro_f1": accuracy},
+        "validation": records_[-1],
+        "p": p,
+        "parameters": 10,
+        "seconds": {"total": 2.0},
+    }
+    (path / "summary.json").write_text(json.dumps(summary))
+    return path
+
+
+ACCURACIES = {
+    "attention": [0.80, 0.82, 0.81, 0.79, 0.83],
+    "learned_norm": [0.82, 0.83, 0.83, 0.82, 0.84],
+    "mean": [0.70, 0.80, 0.75, 0.72, 0.78],
+}
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory) -> Path:
+    """Three poolings on two tasks with two encoders, five seeds."""
+    out = tmp_path_factory.mktemp("made") / "grid"
+    for task in ("trec", "subj"):
+        for encoder in ("bag", "cnn"):
+            for pooler, values in ACCURACIES.items():
+                for seed, value in enumerate(values):
+                    line = f"--task {task} --encoder {encoder} --pooler {pooler} --seed {seed} --epochs 2"
+                    p = [1.5 + seed / 10, 2.0] if pooler == "learned_norm" else None
+                    run_folder(out / f"{task}-{encoder}-{pooler}-{seed}", line, value, p=p, entropy=2.0)
+    return out
+
+
+@pytest.fixture
+def sweep_folder(made_once, tmp_path) -> Path:
+    """A copy to change."""
+    return shutil.copytree(made_once, tmp_path / "grid")
+
+
+def needle_folders(out: Path) -> Path:
+    for k in (1, 4):
+        for p in (1.0, 2.0, 8.0):
+            line = f"--task needles --data.signals {k} --pool.exponent fixed --pool.p-init {p}"
+            run_folder(out / f"fixed-{k}-{p}", line, 0.9 - abs(p - 8 / k) / 100, p=p)
+        for seed, p in enumerate((2.1, 2.3)):
+            run_folder(out / f"learned-{k}-{seed}", f"--task needles --data.signals {k} --seed {seed}", 0.6, p=p)
+    return out
+
+
+@pytest.mark.parametrize("module", [grid, records, statistics], ids=lambda module: module.__name__)
+def test_docstring_examples(module):
+    failed, attempted = doctest.testmod(module)
+    assert attempted
+    assert failed == 0
+
+
+def test_an_interval_by_hand():
+    """Values 1, 2, 3: s = 1, t(2) = 4.302653, half = t / sqrt(3)."""
+    assert estimate([1.0, 2.0, 3.0]) == (2.0, pytest.approx(4.302653 / 3**0.5, rel=1e-6), 3)
+    assert estimate([0.5]) == Estimate(0.5, None, 1)
+
+
+def test_a_paired_test_by_hand():
+    """Differences 2, 1, 2, 3, 1 (seed 5 has no partner): mean 1.8, s = 0.83666, t = 4.8107, p = 0.00858 with 4 df."""
+    ours = {0: 0.82, 1: 0.83, 2: 0.83, 3: 0.82, 4: 0.84, 5: 0.99}
+    theirs = dict(enumerate(ACCURACIES["attention"]))
+    found = paired(ours, theirs)
+    assert found is not None
+    assert found.difference == (pytest.approx(0.018), pytest.approx(2.776445 * 0.0083666 / 5**0.5, rel=1e-4), 5)
+    assert found.p_value == pytest.approx(0.00858, rel=1e-3)
+    assert paired({0: 1.0}, {1: 1.0}) is None
+    assert paired({0: 0.6, 1: 0.7}, {0: 0.5, 1: 0.6}).p_value is None, "the same difference twice is no test"
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_every_comparison_is_with_attention_at_the_same_place(sweep_folder):
+    rows = records.rows(records.collect([sweep_folder]))
+    found = statistics.comparisons(rows)
+    assert len(found) == 8
+    assert {key.pooler for key in found} == {"learned_norm", "mean"}
+    for key, comparison in found.items():
+        expected = np.mean(ACCURACIES[key.pooler]) - np.mean(ACCURACIES["attention"])
+        assert comparison.difference.mean == pytest.approx(expected)
+        assert comparison.corrected >= comparison.p_value
+    smallest = min(comparison.p_value for comparison in found.values())
+    assert min(comparison.corrected for comparison in found.values()) == pytest.approx(min(8 * smallest, 1))
+    first, second = statistics.overall(found)
+    assert (first.method, second.method) == ("learned_norm", "mean")
+    assert first.p_value == pytest.approx(2 / 2**4), "four differences above zero: 2 of the 16 patterns of sign"
+
+
+def test_the_pivot_says_n_where_a_seed_is_missing(sweep_folder, capsys):
+    assert report.main([str(sweep_folder), "--pivot"]) == 0
+    before = capsys.readouterr().out
+    assert "| pooler | subj | trec |" in before
+    assert "n = " not in before
+    assert "| learned_norm | **82.8 ± 1.0** | **82.8 ± 1.0** |" in before
+    shutil.rmtree(sweep_folder / "trec-cnn-mean-2")
+    assert report.main([str(sweep_folder), "--pivot"]) == 0
+    after = capsys.readouterr().out
+    changed = [line for line in after.splitlines() if line not in before.splitlines()]
+    assert changed == ["| mean | 75.0 ± 5.1 | 75.0 ± 7.6 (n = 4) |"]
+    assert report.main([str(sweep_folder)]) == 0
+    assert "| trec | cnn | mean | epochs=2 | 4 | 0.7500 ± 0.0758 |" in capsys.readouterr().out
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_page_is_a_function_of_the_folders(sweep_folder, tmp_path):
+    """Twice the same bytes, also from folders read in another order and at another place."""
+    needle = needle_folders(tmp_path / "needles")
+    (tmp_path / "one").mkdir()
+    assert report.main([str(sweep_folder), str(needle), "--page", str(tmp_path / "one" / "page.md")]) == 0
+    (tmp_path / "moved").mkdir()
+    shutil.copytree(needle, tmp_path / "moved" / "needles")
+    for path in sorted(sweep_folder.iterdir(), reverse=True):
+        shutil.copytree(path, tmp_path / "moved" / "grid" / f"other-{path.name[::-1]}")
+    (tmp_path / "two").mkdir()
+    moved = [str(tmp_path / "moved" / name) for name in ("grid", "needles")]
+    assert report.main([*moved, "--page", str(tmp_path / "two" / "page.md")]) == 0
+    one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    assert one == two
+    pictures = {"accuracy", "exponent", "hardness"}
+    assert {f"page/grid-{name}.png" for name in pictures} | {
+        "page/needles-needles.png",
+        "page/needles-fixed.png",
+    } <= set(one)
+    text = one["page.md"].decode()
+    assert "`learned_norm`: mean accuracy above attention pooling in 4 of 4 places." in text
+    assert "python -m experiments.train --task trec --encoder cnn --pooler mean --seed SEED --epochs 2" in text
+    assert "60 finished runs of 12 configurations" in text
+    assert "| bag | learned_norm | 1.85 ± 0.10 | 1.85 ± 0.10 |" in text, "seeds of mean p 1.75, 1.8, ... 1.95"
+    assert str(tmp_path) not in text
+
+
+def test_needles_compare_the_learned_with_the_best_fixed_exponent(tmp_path):
+    lines = needles.best_and_learned(records.rows(records.collect([needle_folders(tmp_path / "needles")])))
+    assert [(line.signals, line.best, line.is_close) for line in lines] == [(1, 8.0, False), (4, 2.0, True)]
+    assert lines[0].learned.mean == pytest.approx(2.2)
+
+
+def test_formats_hold_the_same_numbers(sweep_folder, capsys):
+    assert report.main([str(sweep_folder), "--format", "csv"]) == 0
+    lines = [*csv.DictReader(io.StringIO(capsys.readouterr().out))]
+    assert len(lines) == 12
+    (line,) = (x for x in lines if (x["task"], x["encoder"], x["pooler"]) == ("trec", "cnn", "mean"))
+    mean, half, n = estimate(ACCURACIES["mean"])
+    numbers = [float(line[f"test accuracy {name}"]) for name in ("mean", "low", "high", "n")]
+    assert numbers == pytest.approx([mean, mean - half, mean + half, n])
+    assert report.main([str(sweep_folder), "--format", "latex"]) == 0
+    text = capsys.readouterr().out
+    assert rf"{mean:.4f} $\pm$ {half:.4f} & " in text
+    assert r"learned\_norm" in text
+    assert text.count(r"\\") == 13
+
+
+def test_the_linear_baseline_meets_the_row_that_validation_prefers(sweep_folder, tmp_path):
+    linear = tmp_path / "linear"
+    linear.mkdir()
+    facts = {"task": "trec", "encoder": "tf-idf", "pooler": "linear", "seed": 0, "p": None, "parameters": 3}
+    facts |= {"test": {"accuracy": 0.9, "macro_f1": 0.9}, "validation": {"accuracy": 0.5}, "seconds": {"total": 1.0}}
+    (linear / "summary.json").write_text(json.dumps(facts))
+    (row,) = tables.against_linear(records.rows(records.collect([sweep_folder, linear]))).rows
+    assert row[:4] == ("trec", 0.9, "bag", "learned_norm")
+    assert row[-1] == pytest.approx(0.828 - 0.9)
+
+
+def test_a_failed_cell_is_counted(sweep_folder, capsys):
+    folder = sweep_folder / "trec-cnn-mean-2"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "summary.json").unlink()
+    (folder / "failure.json").write_text(json.dumps({"error": "not finite", "exit_code": 3, "config": config}))
+    assert report.main([str(sweep_folder)]) == 0
+    assert "| trec | cnn | mean | epochs=2 | 4 | 1 | 0.7500 ± 0.0758 |" in capsys.readouterr().out
+    assert report.main([str(sweep_folder), "--pivot"]) == 0
+    assert "75.0 ± 7.6 (1 failed, n = 4)" in capsys.readouterr().out
+
+
+def test_what_each_pooling_attends_to_is_drawn_from_the_run_folders(tmp_path):
+    line = [*TINY, "--epochs", "1", "--data.buckets", "1", "--pooler", "attention"]
+    assert train.main([*line, "--out", str(tmp_path / "runs" / "toy")]) == 0
+    page = tmp_path / "page.md"
+    assert report.main([str(tmp_path / "runs"), "--page", str(page), "--text", "toy: a small cat"]) == 0
+    assert '## Attention over a text: "a small cat"' in page.read_text()
+    assert (tmp_path / "page" / "text-0.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{grid}", "--text", "no colon", "--page", "{tmp}/p.md"], 2, "must be TASK: TEXT"),
+        (["{grid}", "--text", "imdb: good", "--page", "{tmp}/p.md"], 2, "no run of the task 'imdb'"),
+        (["{grid}", "--page", "{tmp}/page.txt"], 2, "must end in .md"),
+        (["{grid}", "{grid}/trec-cnn-mean-2"], 65, "are the same run"),
+        (["{tmp}/nothing"], 65, "is not a folder"),
+        (["{broken}"], 65, "is not the summary of a run"),
+        (["{nojson}"], 65, "is not JSON"),
+        (["{stranger}"], 65, "unknown pooler"),
+    ],
+)
+def test_bad_folders_are_one_line(arguments, code, message, sweep_folder, tmp_path, capsys):
+    places = {"grid": sweep_folder, "tmp": tmp_path}
+    for name, content in (("broken", '{"task": "trec"}'), ("nojson", "{"), ("stranger", None)):
+        places[name] = run_folder(tmp_path / name, "--task trec", 0.5)
+        if content:
+            (places[name] / "summary.json").write_text(content)
+    config = places["stranger"] / "config.json"
+    config.write_text(config.read_text().replace("learned_norm", "lerned_norm"))
+    assert report.main([argument.format(**places) for argument in arguments]) == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert not list(tmp_path.glob("*.md"))

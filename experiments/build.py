@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -62,3 +63,14 @@ def optimizer(options: OptimOptions, parameters: Any, steps: int) -> optax.Gradi
         optax.masked(optax.scale(options.p_multiplier), exponents),
         optax.scale_by_learning_rate(schedule(options, steps)),
     )
+
+
+def average(options: OptimOptions, parameters: Any, before: Any, step: jax.Array) -> Any:
+    """Return the moving average of the parameters after a step, None where there is none.
+
+    Young averages forget faster, at (1 + step) / (10 + step), so that the initial values do not stay in them.
+    """
+    if before is None:
+        return None
+    decay = jnp.minimum(options.average, (1 + step) / (10 + step))
+    return optax.incremental_update(parameters, before, 1 - decay)

@@ -33,6 +33,8 @@ class OptimOptions:
     """Share of all steps before the step size is at its largest."""
     clip: Annotated[float, Interval("(0, 1e9]")] = 1.0
     """Largest norm of the whole gradient."""
+    average: Annotated[float, Interval("[0, 1)")] = 0.0
+    """Decay a step of a moving average of the parameters, which is then what is validated and tested; 0 has none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +62,12 @@ class Config(Generic[Data, Encode, Pool]):
     """Passes over the training split."""
     evaluations: Annotated[int, Interval("[1, 1000]")] = 2
     """Validations an epoch; the parameters of the best one are tested and saved."""
+    patience: Annotated[int, Interval("[0, 100000]")] = 0
+    """Stop after this many validations in a row without a new best one; 0 never stops early."""
     out: Path | None = None
     """Run folder, new or empty; runs/<task>-<encoder>-<pooler>-seed<seed>-<time> when not given."""
+    tensorboard: bool = False
+    """Write the records of `metrics.jsonl` for TensorBoard too, into the folder `tensorboard` of the run."""
     debug: bool = False
     """Show the traceback of an error."""
 

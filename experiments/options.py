@@ -102,7 +102,7 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
 
 
 # What does not decide a result, or is averaged over.
-_NOT_COMPARED = ("seed", "out", "debug", "data.archives", "data.cache")
+_NOT_COMPARED = ("seed", "out", "tensorboard", "debug", "data.archives", "data.cache")
 
 
 def changed(options: Any, default: Any) -> str:

@@ -1,7 +1,6 @@
 """The two compiled functions of a run: one training step and one evaluation step."""
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,8 +10,10 @@ import optax
 from flax import nnx
 
 from experiments import build
+from experiments.clock import Clock
 from experiments.config import Config
-from experiments.contracts import Batch, Metrics, Task
+from experiments.contracts import Batch, Task
+from experiments.diagnostics import Diagnostics, Evaluation, with_exponent_gradient
 from experiments.errors import NonFiniteError
 from experiments.model import leaf_name
 
@@ -22,7 +23,14 @@ class State(NamedTuple):
 
     parameters: nnx.State
     optimizer: optax.OptState
+    average: nnx.State | None
+    """Moving average of the parameters, where one is asked for."""
     step: jax.Array
+
+    @property
+    def tested(self) -> nnx.State:
+        """The parameters that are validated and tested: their average, where there is one."""
+        return self.parameters if self.average is None else self.average
 
 
 class StepReport(NamedTuple):
@@ -34,15 +42,15 @@ class StepReport(NamedTuple):
 
 
 class PerShape:
-    """A jitted function that compiles once a shape of its batch, and knows how often and how long it compiled.
+    """A jitted function that compiles once a shape of its batch, and knows how often; the clock knows how long.
 
     The batch is the last argument; the other arguments keep their shapes.
     """
 
-    def __init__(self, function: Callable, **jit_options: Any):
+    def __init__(self, function: Callable, clock: Clock, **jit_options: Any):
         self._jitted = jax.jit(function, **jit_options)
         self._programs: dict[tuple[int, ...], Any] = {}
-        self.seconds = 0.0
+        self._clock = clock
 
     @property
     def compilations(self) -> int:
@@ -53,18 +61,18 @@ class PerShape:
         """Run the program of the batch's shape."""
         shape = arguments[-1].tokens.shape
         if shape not in self._programs:
-            began = time.perf_counter()
-            self._programs[shape] = self._jitted.lower(*arguments).compile()
-            self.seconds += time.perf_counter() - began
+            with self._clock.measure("compile"):
+                self._programs[shape] = self._jitted.lower(*arguments).compile()
         return self._programs[shape](*arguments)
 
 
 class Programs(NamedTuple):
-    """The compiled functions, and the way from parameters back to a module."""
+    """The compiled functions, the way from parameters back to a module, and the clock of all of them."""
 
     train: PerShape
     evaluate: PerShape
     module: Callable[[nnx.State], Any]
+    clock: Clock
 
 
 def prepare(config: Config, task: Task) -> tuple[State, Programs]:
@@ -87,15 +95,22 @@ def prepare(config: Config, task: Task) -> tuple[State, Programs]:
         loss, gradients = jax.value_and_grad(loss_of)(state.parameters, batch, key)
         norms = [jnp.sqrt(jnp.square(leaf).sum()) for leaf in jax.tree.leaves(gradients)]
         updates, moments = optimizer.update(gradients, state.optimizer, state.parameters)
-        state = State(optax.apply_updates(state.parameters, updates), moments, state.step + 1)
-        return state, StepReport(loss, batch.mask.sum(), norms)
+        parameters = optax.apply_updates(state.parameters, updates)
+        average = build.average(config.optim, parameters, state.average, state.step)
+        return State(parameters, moments, average, state.step + 1), StepReport(loss, batch.mask.sum(), norms)
 
-    def evaluate(parameters: nnx.State, batch: Batch) -> Metrics:
-        logits, _ = module(parameters)(batch.tokens, batch.mask)
-        return task.metrics(logits, batch)
+    def evaluate(parameters: nnx.State, batch: Batch) -> Evaluation:
+        def summed(parameters: nnx.State) -> tuple[jax.Array, Any]:
+            logits, shown = module(parameters)(batch.tokens, batch.mask)
+            return task.loss(logits, batch) * batch.weights.sum(), (task.metrics(logits, batch), shown)
 
-    state = State(parameters, optimizer.init(parameters), jnp.zeros((), jnp.int32))
-    return state, Programs(PerShape(train, donate_argnums=0), PerShape(evaluate), module)
+        (metrics, shown), gradient = with_exponent_gradient(summed, parameters)
+        return Evaluation(metrics, Diagnostics.of(shown, batch, gradient))
+
+    clock = Clock()
+    average = jax.tree.map(jnp.copy, parameters) if config.optim.average else None
+    state = State(parameters, optimizer.init(parameters), average, jnp.zeros((), jnp.int32))
+    return state, Programs(PerShape(train, clock, donate_argnums=0), PerShape(evaluate, clock), module, clock)
 
 
 def check_finite(report: StepReport, parameters: nnx.State, step: int) -> None:

@@ -1,7 +1,7 @@
 """Train a text classifier and test it once: `python -m experiments.train --help`.
 
-The only training loop. The batch and the noise of a step are functions of (seed, step), and the state is (parameters,
-optimizer, step). The order of one turn is fixed: validate the state if it is due, take the batch of the step, step.
+The only training loop. The batch and the noise of a step are functions of (seed, step), and `State` is all that a
+step changes. The order of one turn is fixed: validate the state if it is due, take the batch of the step, step.
 Validation chooses the parameters that are tested; the test split is read once, at the end.
 """
 
@@ -17,42 +17,57 @@ import numpy as np
 from experiments import build
 from experiments.checkpoint import CONFIG, PARAMETERS, VOCABULARY, save_parameters
 from experiments.cli import command
+from experiments.clock import Clock
 from experiments.config import Config, parse_args, to_json
-from experiments.contracts import Task
+from experiments.contracts import Batch, Task
 from experiments.evaluate import evaluate
 from experiments.journal import Journal
 from experiments.progress import Progress
-from experiments.steps import Programs, State, check_finite, prepare
-from experiments.writer import RunFolder, environment, plot
+from experiments.steps import Programs, State, StepReport, check_finite, prepare
+from experiments.writer import RunFolder, environment, peak_memory, plot
 
 
 def fit(config: Config, task: Task, state: State, programs: Programs, journal: Journal) -> None:
     """Train from a state; the journal holds the result."""
+    clock = programs.clock
     steps = config.epochs * task.steps_per_epoch
     validations = config.epochs * config.evaluations
     due = {round(steps * turn / validations) for turn in range(validations + 1)}
+    with clock.measure("input"):
+        batch = task.train_batch(config.seed, 0)
     for step in range(steps + 1):
         if step in due:
-            with journal.clock.measure("validation"):
-                scores = evaluate(programs.evaluate, state.parameters, task, "validation")
-                p = getattr(programs.module(state.parameters).pooler, "p", None)
-                journal.validation(step, scores, state.parameters, p)
+            with clock.measure("validation"):
+                scores = evaluate(programs.evaluate, state.tested, task, "validation")
+                p = getattr(programs.module(state.tested).pooler, "p", None)
+                journal.validation(step, scores, state.tested, p)
+            if config.patience and journal.stale >= config.patience:
+                break
         if step < steps:
-            with journal.clock.measure("training"):
-                batch = task.train_batch(config.seed, step)
+            with clock.measure("training"):
                 state, report = programs.train(state, batch)
+                # The device works on the step while the batch of the next one is made.
+                batch = prepared(task, config.seed, step + 1, report, clock)
                 report = jax.device_get(report)
-                check_finite(report, state.parameters, step)
-                journal.step(float(report.loss), int(report.tokens))
+            check_finite(report, state.parameters, step)
+            journal.step(float(report.loss), int(report.tokens))
+
+
+def prepared(task: Task, seed: int, step: int, report: StepReport, clock: Clock) -> Batch:
+    """Return a batch; the time counts as waiting for input if the device has finished its step meanwhile."""
+    began = time.perf_counter()
+    batch = task.train_batch(seed, step)
+    if report.loss.is_ready():
+        clock.move("training", "input", time.perf_counter() - began)
+    return batch
 
 
 def summary(config: Config, task: Task, journal: Journal, programs: Programs) -> dict[str, Any]:
     """Test the chosen parameters and return the facts of the run."""
-    parameters = journal.best_parameters
-    with journal.clock.measure("test"):
+    parameters, clock = journal.best_parameters, programs.clock
+    with clock.measure("test"):
         test = evaluate(programs.evaluate, parameters, task, "test")
-    seconds = journal.clock.seconds
-    stepping = seconds["training"] - programs.train.seconds
+    stepping = clock.seconds["training"] + clock.seconds["input"]
     return {
         "task": config.task,
         "encoder": config.encoder,
@@ -61,10 +76,14 @@ def summary(config: Config, task: Task, journal: Journal, programs: Programs) ->
         "test": test,
         "p": journal.best_record.get("p"),
         "validation": journal.best_record,
+        "steps": journal.steps,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(parameters)),
         "tokens_per_second": journal.tokens / stepping,
+        "step_seconds": stepping / journal.steps,
+        "input_share": clock.seconds["input"] / stepping,
+        "peak_memory_bytes": peak_memory(),
         "compilations": {"train": programs.train.compilations, "evaluate": programs.evaluate.compilations},
-        "seconds": {**seconds, "compile": programs.train.seconds + programs.evaluate.seconds},
+        "seconds": dict(clock.seconds),
         "data": task.describe(),
     }
 
@@ -94,11 +113,11 @@ def run(config: Config) -> dict[str, Any]:
     folder.write_json("environment.json", versions)
     folder.write_json(VOCABULARY, {"labels": task.labels, "words": task.vocabulary.words})
     progress = Progress(config.epochs * task.steps_per_epoch)
-    journal = Journal(task, folder, progress)
+    journal = Journal(task, folder, progress, config.tensorboard)
     try:
         fit(config, task, state, programs, journal)
     finally:
-        progress.close()
+        journal.close()
     facts = summary(config, task, journal, programs) | {"versions": versions}
     save_parameters(folder.path / PARAMETERS, journal.best_parameters)
     plot(folder.path / "training.png", journal.records, in_words(facts))

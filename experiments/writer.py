@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import resource
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,12 @@ def environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def peak_memory() -> int:
+    """Return the largest number of bytes that this process has held in main memory."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def plot(path: Path, records: list[dict[str, Any]], title: str) -> None:

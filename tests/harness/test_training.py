@@ -66,8 +66,13 @@ def test_the_summary_states_the_costs(finished):
     with np.load(finished / "parameters.npz") as arrays:
         assert summary["parameters"] == sum(array.size for array in arrays.values())
     assert summary["compilations"] == {"train": 2, "evaluate": 2}
-    assert set(summary["seconds"]) == {"training", "validation", "test", "compile", "total"}
-    assert summary["seconds"]["total"] > summary["seconds"]["training"] > 0
+    assert set(summary["seconds"]) == {"training", "input", "validation", "test", "compile", "total"}
+    assert summary["seconds"]["total"] > sum(summary["seconds"].values()) / 2 > 0
+    assert summary["steps"] * summary["step_seconds"] == pytest.approx(
+        summary["seconds"]["training"] + summary["seconds"]["input"]
+    )
+    assert 0 <= summary["input_share"] < 1
+    assert 1e8 < summary["peak_memory_bytes"] < 1e11
     assert summary["tokens_per_second"] > 0
     assert summary["versions"]["jax"] == jax.__version__
     assert summary["data"]["train"] == {"texts": 238, "truncated": 0, "empty": 0}

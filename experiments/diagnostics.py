@@ -43,7 +43,7 @@ class Diagnostics(NamedTuple):
         return jax.tree.map(lambda one, two: one + two, self, other)
 
     def compute(self) -> dict[str, float]:
-        """Return mean L2 norm, mean entropy in nats (over texts and heads), and the norm of the mean gradient of rho."""
+        """Return the mean L2 norm, the mean entropy in nats (over texts and heads), the norm of the gradient of rho."""
         texts, examples = float(self.texts) or 1.0, float(self.examples)
         numbers = {"pooled_norm": float(self.pooled_norm) / texts}
         if self.attention_entropy is not None:

@@ -1,5 +1,7 @@
 """What a run remembers while it trains: validations, the best of them; the one place that writes records."""
 
+import math
+import shutil
 from typing import Any
 
 import jax
@@ -12,21 +14,25 @@ from experiments.contracts import Task
 from experiments.progress import Progress
 from experiments.writer import RunFolder
 
-METRICS = "metrics.jsonl"
+METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"
 
 
 class Journal:
-    """Listens to the loop; writes a line of `metrics.jsonl` a validation and keeps the parameters of the best."""
+    """Listens to the loop; writes a line of `metrics.jsonl` a validation and keeps the parameters of the best.
+
+    A record holds nothing that the clock decides, so the file is the same however often the run was interrupted.
+    """
 
     def __init__(self, task: Task, folder: RunFolder, progress: Progress, tensorboard: bool = False):
         self._task = task
         self._folder = folder
         self._progress = progress
-        self._board = SummaryWriter(str(folder.path / "tensorboard")) if tensorboard else None
+        self._board = self._new_board() if tensorboard else None
         self._losses: list[float] = []
         self.tokens = 0
         self.steps = 0
         self.records: list[dict[str, Any]] = []
+        self.skipped: list[dict[str, Any]] = []
         self.best_record: dict[str, Any] = {}
         self.best_parameters: nnx.State = nnx.State({})
 
@@ -38,9 +44,24 @@ class Journal:
     def step(self, loss: float, tokens: int) -> None:
         """Note a training step."""
         self._losses.append(loss)
-        self.tokens += tokens
-        self.steps += 1
-        self._progress.step()
+        self._count(tokens)
+
+    def skip(self, step: int, tokens: int, reason: str, loss: float, rows: list[int], limit: int) -> str:
+        """Note a step that was not accepted; return what to say about it."""
+        shown = loss if math.isfinite(loss) else str(loss)
+        record = {"step": step, "not_finite": reason, "loss": shown, "rows": rows}
+        self.skipped.append(record)
+        self._folder.append(SKIPPED, record)
+        self._count(tokens)
+        sentence = f"{reason} is not finite at step {step} (loss {loss}, texts in {SKIPPED})"
+        self._progress.say(f"{sentence}: step skipped ({self.skipped_in_row} of {limit}).")
+        return sentence
+
+    @property
+    def skipped_in_row(self) -> int:
+        """Number of steps up to the last one of which none was accepted."""
+        at = {record["step"] for record in self.skipped}
+        return next(count for count in range(len(at) + 1) if self.steps - 1 - count not in at)
 
     def validation(self, step: int, scores: dict[str, float], parameters: nnx.State, p: Any) -> None:
         """Note the scores, the exponent if there is one, and the mean training loss since the last validation."""
@@ -53,11 +74,46 @@ class Journal:
         self._folder.append(METRICS, record)
         self._show(record)
         self._progress.validation(record)
-        chosen_by = self._task.chosen_by
-        if not self.best_record or record[chosen_by] > self.best_record[chosen_by]:
+        if self._is_best(record):
             self.best_record = record
             # A copy, because the next training step donates the buffers of its parameters.
             self.best_parameters = jax.tree.map(jnp.copy, parameters)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all that `restore` needs, but the best parameters, as JSON can hold it."""
+        kept = ("tokens", "steps", "records", "skipped", "_losses")
+        return {name.lstrip("_"): getattr(self, name) for name in kept}
+
+    def restore(self, snapshot: dict[str, Any], best_parameters: nnx.State) -> None:
+        """Become what the journal of a snapshot was, or a new one, and make the files say the same."""
+        self.tokens, self.steps = snapshot.get("tokens", 0), snapshot.get("steps", 0)
+        self.records, self.skipped = snapshot.get("records", []), snapshot.get("skipped", [])
+        self._losses = snapshot.get("losses", [])
+        self.best_parameters = best_parameters
+        for name, records in ((METRICS, self.records), (SKIPPED, self.skipped)):
+            self._folder.replace(name, records)
+        for record in self.records:
+            self._show(record)
+            if self._is_best(record):
+                self.best_record = record
+        self._progress.step(self.steps)
+
+    def _is_best(self, record: dict[str, Any]) -> bool:
+        """Tell whether a validation is better than all before."""
+        chosen_by = self._task.chosen_by
+        return not self.best_record or record[chosen_by] > self.best_record[chosen_by]
+
+    def _count(self, tokens: int) -> None:
+        """Count a step."""
+        self.tokens += tokens
+        self.steps += 1
+        self._progress.step()
+
+    def _new_board(self) -> SummaryWriter:
+        """Return an empty log for TensorBoard, which `restore` fills again from the records."""
+        folder = self._folder.path / "tensorboard"
+        shutil.rmtree(folder, ignore_errors=True)
+        return SummaryWriter(str(folder))
 
     def _show(self, record: dict[str, Any]) -> None:
         """Write a record for TensorBoard; exponents that are many become their mean."""

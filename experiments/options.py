@@ -101,12 +101,26 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
     raise UsageError(f"configuration key {path!r} must be {names}, got {value!r}.")
 
 
-# What does not decide a result, or is averaged over.
-_NOT_COMPARED = ("seed", "out", "tensorboard", "debug", "data.archives", "data.cache")
+# What does not decide a result.
+_NOT_DECISIVE = (
+    "out",
+    "resume",
+    "save.minutes",
+    "save.keep",
+    "profile",
+    "tensorboard",
+    "debug",
+    "data.archives",
+    "data.cache",
+)
+
+
+def decisive(options: Any) -> dict[str, Any]:
+    """Return the options that decide a result, by dotted name."""
+    return {path: value for path, _, value in leaves(options) if path not in _NOT_DECISIVE}
 
 
 def changed(options: Any, default: Any) -> str:
     """Return the options that differ from the default, without seed, folders and the like: "a.b=3, c=4"."""
-    before = {path: value for path, _, value in leaves(default)}
-    now = {path: value for path, _, value in leaves(options) if path not in _NOT_COMPARED}
-    return ", ".join(f"{path}={value}" for path, value in now.items() if value != before[path])
+    before, now = decisive(default), decisive(options)
+    return ", ".join(f"{path}={value}" for path, value in now.items() if path != "seed" and value != before[path])

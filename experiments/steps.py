@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,6 @@ from experiments.clock import Clock
 from experiments.config import Config
 from experiments.contracts import Batch, Task
 from experiments.diagnostics import Diagnostics, Evaluation, with_exponent_gradient
-from experiments.errors import NonFiniteError
 from experiments.model import leaf_name
 
 
@@ -34,11 +34,16 @@ class State(NamedTuple):
 
 
 class StepReport(NamedTuple):
-    """What a training step tells: loss, real tokens, norms of the gradients in the order of the parameters."""
+    """What a training step tells.
+
+    Norms are those of the gradients, in the order of the parameters. A step whose loss, gradients or new parameters are
+    not all finite is not `accepted`: the state is as before but for the number of the step.
+    """
 
     loss: jax.Array
     tokens: jax.Array
     norms: list[jax.Array]
+    accepted: jax.Array
 
 
 class PerShape:
@@ -67,16 +72,15 @@ class PerShape:
 
 
 class Programs(NamedTuple):
-    """The compiled functions, the way from parameters back to a module, and the clock of all of them."""
+    """The compiled functions, and the way from parameters back to a module."""
 
     train: PerShape
     evaluate: PerShape
     module: Callable[[nnx.State], Any]
-    clock: Clock
 
 
-def prepare(config: Config, task: Task) -> tuple[State, Programs]:
-    """Return the state of step 0 and the programs."""
+def prepare(config: Config, task: Task, clock: Clock) -> tuple[State, Programs]:
+    """Return the state of step 0 and the programs, whose compilation the clock measures."""
     model = build.model(config, len(task.vocabulary), len(task.labels))
     graph, *states = nnx.split(model, nnx.Param, ...)
     parameters, rest = states
@@ -97,7 +101,11 @@ def prepare(config: Config, task: Task) -> tuple[State, Programs]:
         updates, moments = optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         average = build.average(config.optim, parameters, state.average, state.step)
-        return State(parameters, moments, average, state.step + 1), StepReport(loss, batch.mask.sum(), norms)
+        proposed = State(parameters, moments, average, state.step)
+        accepted = all_finite([loss, *norms, parameters])
+        kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposed, state)
+        report = StepReport(loss, batch.mask.sum(), norms, accepted)
+        return kept._replace(step=state.step + 1), report
 
     def evaluate(parameters: nnx.State, batch: Batch) -> Evaluation:
         def summed(parameters: nnx.State) -> tuple[jax.Array, Any]:
@@ -107,17 +115,20 @@ def prepare(config: Config, task: Task) -> tuple[State, Programs]:
         (metrics, shown), gradient = with_exponent_gradient(summed, parameters)
         return Evaluation(metrics, Diagnostics.of(shown, batch, gradient))
 
-    clock = Clock()
     average = jax.tree.map(jnp.copy, parameters) if config.optim.average else None
     state = State(parameters, optimizer.init(parameters), average, jnp.zeros((), jnp.int32))
-    return state, Programs(PerShape(train, clock, donate_argnums=0), PerShape(evaluate, clock), module, clock)
+    return state, Programs(PerShape(train, clock, donate_argnums=0), PerShape(evaluate, clock), module)
 
 
-def check_finite(report: StepReport, parameters: nnx.State, step: int) -> None:
-    """Raise NonFiniteError naming the step and the first leaf whose gradient is not finite."""
+def all_finite(tree: Any) -> jax.Array:
+    """Return whether every number of a tree is finite."""
+    return reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
+
+
+def culprit(report: StepReport, parameters: nnx.State) -> str:
+    """Return what was not finite in a step that was not accepted: the first gradient, or the loss, or the result."""
     names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
     broken = [name for name, norm in zip(names, report.norms, strict=True) if not math.isfinite(norm)]
-    if broken or not math.isfinite(report.loss):
-        where = f"first in the gradient of {broken[0]!r}" if broken else "in the loss alone"
-        advice = "try a smaller --optim.learning-rate"
-        raise NonFiniteError(f"not finite at step {step}, {where} (loss {report.loss}): {advice}.")
+    if broken:
+        return f"the gradient of {broken[0]!r}"
+    return "the new parameters" if math.isfinite(report.loss) else "the loss"

@@ -51,7 +51,7 @@ def test_a_pooler_without_attention_has_no_entropy():
 def test_the_gradient_of_rho_is_that_of_the_validation_loss(pool):
     config = parse_args([*TINY, "--data.buckets", "1", *pool.split()])
     task = TASKS["toy"](config.data)
-    state, programs = prepare(config, task)
+    state, programs = prepare(config, task, Clock())
     measured = evaluate(programs.evaluate, state.parameters, task, "validation")
 
     def loss(shift):
@@ -81,7 +81,7 @@ def test_patience_stops_early_and_the_best_is_tested(tmp_path):
 def test_the_average_follows_its_recursion_and_is_what_is_tested():
     config = parse_args([*TINY, "--pooler", "mean", "--optim.average", "0.3"])
     task = TASKS["toy"](config.data)
-    state, programs = prepare(config, task)
+    state, programs = prepare(config, task, Clock())
     average = jax.tree.map(np.asarray, state.parameters)
     for step, decay in enumerate([1 / 10, 2 / 11, 3 / 12, 0.3, 0.3]):
         state, _ = programs.train(state, task.train_batch(0, step))

@@ -1,0 +1,125 @@
+"""Kill -9 at random times over one training: `python -m tests.harness.kill --kills 200` prints what was lost.
+
+Every session is a fork of this process, which has loaded the modules but started no device, so that most of the time
+goes into training, saving, restoring and compiling: the places that a kill should hit. Every step is saved.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from experiments import checkpoints
+from experiments.errors import DataError
+from experiments.saving import Saver
+from experiments.train import main as train
+
+OPTIONS = """
+--task needles --data.size 80 --data.length 4 --data.max-len 8 --data.batch-size 8 --data.buckets 1
+--encoder bag --encode.features 8 --pooler attention --pool.hidden 8
+--evaluations 1 --optim.average 0.9 --save.minutes 0
+"""
+STEPS_AN_EPOCH = 8
+
+
+def session(arguments: list[str], log: Path) -> int:
+    """Start a training in a process of its own and return its number."""
+    child = os.fork()
+    if child:
+        return child
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    Saver.discard = lambda self: None  # type: ignore[method-assign]  # the last state is to be compared
+    os._exit(train(arguments))
+
+
+def newest_step(folder: Path) -> int:
+    """Return the newest step that verifies, reading only; 0 if there is none."""
+    for path in checkpoints.steps(folder / "checkpoints"):
+        try:
+            checkpoints.verify(path)
+        except DataError:
+            continue
+        return int(path.name)
+    return 0
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Return SHA-256 of the last state (parameters, optimizer, average, step, best), of the records, of the result."""
+    last = checkpoints.steps(folder / "checkpoints")[0]
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        arrays = checkpointer.restore(last.absolute() / checkpoints.ARRAYS)
+    state = hashlib.sha256()
+    for name in sorted(arrays):
+        state.update(name.encode() + np.asarray(arrays[name]).tobytes())
+    summary = json.loads((folder / "summary.json").read_text())
+    result = {name: summary[name] for name in ("test", "validation", "p", "steps", "parameters", "data")}
+    return {
+        "state": state.hexdigest(),
+        "records": hashlib.sha256((folder / "metrics.jsonl").read_bytes()).hexdigest(),
+        "result": hashlib.sha256(json.dumps(result).encode()).hexdigest(),
+    }
+
+
+def main() -> int:
+    """Train unbroken, then with kills; return 0 if nothing was lost and nothing differs."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--steps", type=int, help="default: enough for the kills")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    epochs = -(-(options.steps or 4 * options.kills) // STEPS_AN_EPOCH)
+    arguments, log = [*OPTIONS.split(), "--epochs", str(epochs)], options.out / "log"
+    whole, broken = options.out / "whole", options.out / "broken"
+
+    began = time.monotonic()
+    _, status = os.waitpid(session([*arguments, "--out", str(whole)], log), 0)
+    assert status == 0, log.read_text()
+    unbroken = time.monotonic() - began
+
+    dice, start = random.Random(0), ["--out", str(broken)]
+    kills = lost = saved = 0
+    times: list[float] = []
+    while True:
+        resume = (broken / "config.json").exists()
+        child = session(["--resume", str(broken)] if resume else [*arguments, *start], log)
+        # Most of a short session is start and compilation; kills fall into all of it and into some ten steps after.
+        limit = dice.uniform(0, 6) if kills < options.kills else 600
+        end = time.monotonic() + limit
+        done, status = os.waitpid(child, os.WNOHANG)
+        while not done and time.monotonic() < end:
+            time.sleep(0.005)
+            done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert status == 0, log.read_text()[-2000:]
+            break
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        kills += 1
+        times.append(limit)
+        now = newest_step(broken)
+        lost += now < saved
+        saved = now
+    same = fingerprint(whole) == fingerprint(broken)
+    leftover = [path.name for path in (broken / "checkpoints").iterdir() if not path.name.isdecimal()]
+    quarantined = (broken / "quarantine").exists()
+    print(
+        f"{kills} kill -9 over one training of {epochs * STEPS_AN_EPOCH} steps (unbroken: {unbroken:.0f} s), "
+        f"0 to 6 s after a start: {lost} saved steps lost, {int(quarantined)} quarantines, {len(leftover)} leftovers; "
+        f"state, records and result {'are those' if same else 'DIFFER from those'} of the unbroken run"
+    )
+    print(" ".join(f"{name} {digest}" for name, digest in fingerprint(broken).items()))
+    return int(not same or lost > 0 or quarantined or bool(leftover))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,6 +37,8 @@ class OptimOptions:
     """Largest norm of the whole gradient."""
     average: Annotated[float, Interval("[0, 1)")] = 0.0
     """Decay a step of a moving average of the parameters, which is then what is validated and tested; 0 has none."""
+    accumulate: Annotated[int, Interval("[1, 100000]")] = 1
+    """Batches whose gradients are averaged for one update of the parameters; a step is still one batch."""
     bad_steps: Annotated[int, Interval("[1, 1000000]")] = 10
     """A step whose loss, gradient or result is not finite changes nothing; so many in a row end the run."""
 

@@ -30,10 +30,10 @@ class Diagnostics(NamedTuple):
     def of(cls, shown: Intermediates, batch: Batch, rho_gradient: list[Array]) -> "Diagnostics":
         """Return the sums of one batch; the gradient is that of the summed loss."""
         real = batch.weights * batch.mask.any(axis=1)
-        norms = jnp.linalg.norm(shown["pooled"], axis=-1)
+        norms = jnp.linalg.norm(shown["pooled"].astype(jnp.float32), axis=-1)
         entropy = None
         if "attention" in shown:
-            attention = shown["attention"]
+            attention = shown["attention"].astype(jnp.float32)
             mask = batch.mask.reshape(batch.mask.shape + (1,) * (attention.ndim - 2))
             entropies = jnp.where(mask, entr(attention), 0).sum(axis=1)
             entropy = (real * entropies.reshape(len(real), -1).mean(axis=1)).sum()

@@ -74,7 +74,7 @@ def prepared(task: Task, seed: int, step: int, report: StepReport, clock: Clock)
     """Return a batch; the time counts as waiting for input if the device has finished its step meanwhile."""
     began = time.perf_counter()
     batch = task.train_batch(seed, step)
-    if report.loss.is_ready():
+    if report.loss.is_ready():  # type: ignore[attr-defined]
         clock.move("training", "input", time.perf_counter() - began)
     return batch
 

@@ -40,7 +40,7 @@ class Corpus:
 
     def digest(self) -> str:
         """Return a fingerprint of the texts and labels in their order."""
-        content = hashlib.sha256(np.ascontiguousarray(self.tokens))
+        content = hashlib.sha256(self.tokens.reshape(-1).data)
         content.update(self.lengths.tobytes() + self.labels.tobytes())
         return content.hexdigest()[:16]
 

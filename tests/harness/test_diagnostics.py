@@ -1,10 +1,12 @@
 """What validations log, stopping early, the moving average: against hand arithmetic and finite differences."""
 
+import dataclasses
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
@@ -119,3 +121,24 @@ def test_every_second_has_one_name(monkeypatch):
     assert clock.seconds == {"outer": 1.0 + 4.0 + 1.0, "inner": 2.0}
     clock.move("outer", "inner", 2.0)
     assert clock.seconds == {"outer": 4.0, "inner": 4.0}
+
+
+def test_accumulated_gradients_are_one_update_by_their_mean():
+    """Three batches make a step of the schedule of a third of the length; in between nothing moves."""
+    options = OptimOptions(warmup=0.0, weight_decay=0.0)
+    parameters = {"w": jnp.array([1.0, -2.0])}
+    gradients = [{"w": jnp.array(g)} for g in ([3.0, 0.0], [0.0, 0.3], [-1.5, 0.3])] * 2
+    many = build.optimizer(dataclasses.replace(options, accumulate=3), parameters, steps=6)
+    one = build.optimizer(options, parameters, steps=2)
+    state, expected_state, expected = many.init(parameters), one.init(parameters), parameters
+    for number, gradient in enumerate(gradients, start=1):
+        before = parameters
+        updates, state = many.update(gradient, state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+        if number % 3:
+            np.testing.assert_array_equal(parameters["w"], before["w"])
+            continue
+        updates, expected_state = one.update({"w": jnp.array([0.5, 0.2])}, expected_state, expected)
+        expected = optax.apply_updates(expected, updates)
+        np.testing.assert_allclose(parameters["w"], expected["w"], rtol=1e-6)
+        assert np.abs(np.asarray(parameters["w"]) - np.asarray(before["w"])).max() > 1e-4

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -29,11 +30,12 @@ FAILURES = 3
 def circumstances(config: Config, task: Task) -> dict[str, Any]:
     """Return what must be the same when a run goes on (options, data), and what should be (versions)."""
     words = hashlib.sha256("\n".join([*task.labels, *task.vocabulary.words]).encode()).hexdigest()
-    return {
+    facts = {
         "options": {name: str(value) for name, value in decisive(config).items()},
         "data": {"words": words, **task.describe()},
         "versions": environment(),
     }
+    return json.loads(json.dumps(facts))  # as they will be read
 
 
 class Saver:

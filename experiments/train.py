@@ -64,7 +64,7 @@ def fit(config: Config, task: Task, state: State, programs: Programs, session: S
             with trace.step(step), clock.measure("training"):
                 state, report = programs.train(state, batch)
                 # The device works on the step while the batch of the next one is made.
-                batch = prepared(task, config.seed, step + 1, report, clock)
+                batch = prepared(task, config.seed, min(step + 1, steps - 1), report, clock)
                 report = jax.device_get(report)
             note(config, task, step, state, report, session)
             saver.after(step + 1, state, journal)

@@ -37,6 +37,10 @@ class RunFolder:
         except BlockingIOError:
             lock.close()
             raise UsageError(f"{self.path} is in use by another process: wait for it or stop it.") from None
+        except OSError as error:  # Some network folders know no locks.
+            print(
+                f"{self.path} cannot be locked ({error.strerror}): let only one process write there.", file=sys.stderr
+            )
         self._lock = lock
         self._check()  # Again: another process may have been faster.
         return self

@@ -146,6 +146,16 @@ def test_two_writers_are_kept_apart(whole, tmp_path, capsys):
         late.__enter__()
 
 
+def test_a_folder_that_knows_no_locks_is_used_with_a_warning(tmp_path, monkeypatch, capsys):
+    def no_locks(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with RunFolder(tmp_path / "run") as folder:
+        folder.write("config.json", "{}")
+    assert "run cannot be locked (Operation not supported)" in capsys.readouterr().err
+
+
 BROKEN = {
     "--resume nowhere": "--resume nowhere has no config.json: give the folder of a run.",
     "--resume nowhere --epochs 3": "--resume takes every option from the folder: leave out --epochs.",

@@ -2,7 +2,7 @@
 
 Every session is a fork of this process, which has loaded the modules but started no device, and compiled programs are
 kept on disk, so that the time goes into restoring, training and saving: the places that a kill should hit. Every step
-is saved. A session is killed before the time has passed that the unbroken run took for its first save, with compiling.
+is saved until the last kill. The unbroken run saves only its last step.
 """
 
 import argparse
@@ -21,7 +21,9 @@ import orbax.checkpoint as ocp
 
 from experiments import checkpoints
 from experiments.errors import DataError
+from experiments.journal import Journal
 from experiments.saving import Saver
+from experiments.steps import State
 from experiments.train import main as train
 
 OPTIONS = """
@@ -32,15 +34,22 @@ OPTIONS = """
 STEPS_AN_EPOCH = 8
 
 
-def session(arguments: list[str], log: Path) -> int:
-    """Start a training in a process of its own and return its number."""
+def session(arguments: list[str], log: Path, last: int | None = None) -> int:
+    """Start a training in a process of its own, which saves every step or only the last one; return its number."""
     child = os.fork()
     if child:
         return child
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+
+    def after(saver: Saver, step: int, state: State, journal: Journal) -> None:
+        if step == last:
+            saver.save(step, state, journal)
+
     Saver.discard = lambda self: None  # type: ignore[method-assign]  # the last state is to be compared
+    if last is not None:
+        Saver.after = after  # type: ignore[method-assign]
     os._exit(train(arguments))
 
 
@@ -72,40 +81,31 @@ def fingerprint(folder: Path) -> dict[str, str]:
     }
 
 
-def unbroken(arguments: list[str], folder: Path, log: Path) -> float:
-    """Train to the end and return how long it took until a step was saved."""
-    began = time.monotonic()
-    child = session([*arguments, "--out", str(folder)], log)
-    while not checkpoints.steps(folder / "checkpoints"):
-        time.sleep(0.01)
-    first = time.monotonic() - began
-    _, status = os.waitpid(child, 0)
-    assert status == 0, log.read_text()
-    return first
-
-
 def main() -> int:
     """Train unbroken, then with kills; return 0 if nothing was lost and nothing differs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--steps", type=int, help="default: enough for the kills")
+    parser.add_argument("--seconds", type=float, help="longest life of a session; default: that of the unbroken run")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    epochs = -(-(options.steps or 8 * options.kills) // STEPS_AN_EPOCH)
-    arguments, log = [*OPTIONS.split(), "--epochs", str(epochs)], options.out / "log"
+    steps = 8 * options.kills
+    arguments, log = [*OPTIONS.split(), "--epochs", str(steps // STEPS_AN_EPOCH)], options.out / "log"
     whole, broken = options.out / "whole", options.out / "broken"
 
     jax.config.update("jax_compilation_cache_dir", str(options.out / "cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    reach = unbroken(arguments, whole, log)
+    began = time.monotonic()
+    _, status = os.waitpid(session([*arguments, "--out", str(whole)], log, last=steps), 0)
+    assert status == 0, log.read_text()
+    reach = options.seconds or time.monotonic() - began
 
     dice, start = random.Random(0), ["--out", str(broken)]
     kills = lost = saved = 0
     while True:
         resume = (broken / "config.json").exists()
-        child = session(["--resume", str(broken)] if resume else [*arguments, *start], log)
-        limit = dice.uniform(0, reach) if kills < options.kills else 3600
-        end = time.monotonic() + limit
+        enough = kills == options.kills
+        child = session(["--resume", str(broken)] if resume else [*arguments, *start], log, steps if enough else None)
+        end = time.monotonic() + (3600 if enough else dice.uniform(0, reach))
         done, status = os.waitpid(child, os.WNOHANG)
         while not done and time.monotonic() < end:
             time.sleep(0.005)
@@ -123,7 +123,7 @@ def main() -> int:
     leftover = [path.name for path in (broken / "checkpoints").iterdir() if not path.name.isdecimal()]
     quarantined = (broken / "quarantine").exists()
     print(
-        f"{kills} kill -9 over one training of {epochs * STEPS_AN_EPOCH} steps, the first {saved} of them among kills, "
+        f"{kills} kill -9 over one training of {steps} steps, the first {saved} of them among kills, "
         f"0 to {reach:.1f} s after a start: {lost} saved steps lost, "
         f"{int(quarantined)} quarantines, {len(leftover)} leftovers; "
         f"state, records and result {'are those' if same else 'DIFFER from those'} of the unbroken run"

@@ -32,6 +32,8 @@ OPTIONS = """
 --evaluations 1 --optim.average 0.9 --save.minutes 0
 """
 STEPS_AN_EPOCH = 8
+STEPS_A_KILL, MOST_STEPS = 32, 6
+"""Training is long enough not to end among the kills: a session lives for at most so many steps."""
 
 
 def session(arguments: list[str], log: Path, last: int | None = None) -> int:
@@ -64,6 +66,12 @@ def newest_step(folder: Path) -> int:
     return 0
 
 
+def listed(folder: Path) -> int:
+    """Return the newest step that has a name; 0 if there is none."""
+    found = checkpoints.steps(folder / "checkpoints")
+    return int(found[0].name) if found else 0
+
+
 def fingerprint(folder: Path) -> dict[str, str]:
     """Return SHA-256 of the last state (parameters, optimizer, average, step, best), of the records, of the result."""
     last = checkpoints.steps(folder / "checkpoints")[0]
@@ -88,7 +96,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="longest life of a session; default: that of the unbroken run")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    steps = 8 * options.kills
+    steps = STEPS_A_KILL * options.kills
     arguments, log = [*OPTIONS.split(), "--epochs", str(steps // STEPS_AN_EPOCH)], options.out / "log"
     whole, broken = options.out / "whole", options.out / "broken"
 
@@ -103,13 +111,16 @@ def main() -> int:
     kills = lost = saved = 0
     while True:
         resume = (broken / "config.json").exists()
-        enough = kills == options.kills
+        enough, life = kills == options.kills, dice.randint(1, MOST_STEPS)
         child = session(["--resume", str(broken)] if resume else [*arguments, *start], log, steps if enough else None)
         end = time.monotonic() + (3600 if enough else dice.uniform(0, reach))
         done, status = os.waitpid(child, os.WNOHANG)
         while not done and time.monotonic() < end:
-            time.sleep(0.005)
+            time.sleep(0.002)
             done, status = os.waitpid(child, os.WNOHANG)
+            if not enough and listed(broken) >= saved + life:
+                time.sleep(dice.uniform(0, 0.2))
+                break
         if done:
             assert status == 0, log.read_text()[-2000:]
             break
@@ -124,7 +135,7 @@ def main() -> int:
     quarantined = (broken / "quarantine").exists()
     print(
         f"{kills} kill -9 over one training of {steps} steps, the first {saved} of them among kills, "
-        f"0 to {reach:.1f} s after a start: {lost} saved steps lost, "
+        f"0 to {reach:.1f} s or {MOST_STEPS} steps after a start: {lost} saved steps lost, "
         f"{int(quarantined)} quarantines, {len(leftover)} leftovers; "
         f"state, records and result {'are those' if same else 'DIFFER from those'} of the unbroken run"
     )

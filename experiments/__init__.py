@@ -3,7 +3,7 @@
 import sys
 from importlib.util import find_spec
 
-_NEEDED = ("flax", "jax", "matplotlib", "numpy", "optax", "tqdm", "tyro")
+_NEEDED = ("flax", "jax", "matplotlib", "numpy", "optax", "orbax", "tensorboardX", "tqdm", "tyro")
 
 _missing = [name for name in _NEEDED if find_spec(name) is None]
 if _missing:

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -78,10 +79,25 @@ def optimizer(options: OptimOptions, parameters: Any, steps: int) -> optax.Gradi
     """Return AdamW; exponents learn `p_multiplier` times faster, and neither they nor vectors decay."""
     exponents = jax.tree_util.tree_map_with_path(lambda path, _: is_exponent(path), parameters)
     decayed = jax.tree.map(lambda leaf, exponent: leaf.ndim > 1 and not exponent, parameters, exponents)
-    return optax.chain(
+    steps = max(steps // options.accumulate, 1)
+    update = optax.chain(
         optax.clip_by_global_norm(options.clip),
         optax.scale_by_adam(),
         optax.add_decayed_weights(options.weight_decay, mask=decayed),
         optax.masked(optax.scale(options.p_multiplier), exponents),
         optax.scale_by_learning_rate(schedule(options, steps)),
     )
+    if options.accumulate == 1:
+        return update
+    return optax.MultiSteps(update, options.accumulate).gradient_transformation()
+
+
+def average(options: OptimOptions, parameters: Any, before: Any, step: jax.Array) -> Any:
+    """Return the moving average of the parameters after a step, None where there is none.
+
+    Young averages forget faster, at (1 + step) / (10 + step), so that the initial values do not stay in them.
+    """
+    if before is None:
+        return None
+    decay = jnp.minimum(options.average, (1 + step) / (10 + step))
+    return optax.incremental_update(parameters, before, 1 - decay)

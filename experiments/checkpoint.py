@@ -12,13 +12,13 @@ import numpy as np
 from flax import nnx
 
 from experiments import build
-from experiments.config import Config, from_json
+from experiments.config import CONFIG, Config, from_json
 from experiments.data.batching import Corpus
 from experiments.data.text import Vocabulary
 from experiments.errors import DataError
 from experiments.model import TextClassifier, leaf_name
 
-PARAMETERS, CONFIG, VOCABULARY = "parameters.npz", "config.json", "vocabulary.json"
+PARAMETERS, VOCABULARY = "parameters.npz", "vocabulary.json"
 
 
 def save_parameters(path: Path, parameters: nnx.State) -> None:

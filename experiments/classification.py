@@ -106,11 +106,16 @@ class TextClassification:
         facts: dict[str, Any] = {"classes": len(self.labels), "vocabulary": len(self.vocabulary)}
         for name, corpus in self.splits.items():
             facts[name] = {"texts": len(corpus), "truncated": corpus.truncated, "empty": corpus.empty}
+            facts[name]["digest"] = corpus.digest()
         return facts
 
     def train_batch(self, seed: int, step: int) -> Batch:
         """Return the batch of a step."""
         return self.splits["train"].shuffled(seed, step)
+
+    def train_rows(self, seed: int, step: int) -> list[int]:
+        """Return which texts of the training split make the batch of a step."""
+        return self.splits["train"].rows(seed, step)
 
     def evaluation_batches(self, split: str) -> Iterator[Batch]:
         """Yield every example of a split once."""

@@ -58,7 +58,10 @@ def exit_code(error: Exception) -> int:
 
 
 def command(name: str, body: Callable[[list[str]], None], arguments: list[str] | None) -> int:
-    """Run a command; return 0 done, 2 usage, 3 non-finite, 65 data, 69 network, 74 input/output, 130 interrupted."""
+    """Run a command and return its exit code.
+
+    0 done, 2 usage, 3 non-finite, 65 data, 69 network, 74 input/output, 75 stopped and saved, 130 interrupted.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         body(arguments)

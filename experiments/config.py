@@ -16,6 +16,8 @@ from experiments.options import Interval, as_arguments, changes, flag, from_dict
 from experiments.poolers import POOLERS
 from experiments.tasks import TASKS
 
+CONFIG = "config.json"
+
 Data = TypeVar("Data")
 Encode = TypeVar("Encode")
 Pool = TypeVar("Pool")
@@ -35,6 +37,22 @@ class OptimOptions:
     """Share of all steps before the step size is at its largest."""
     clip: Annotated[float, Interval("(0, 1e9]")] = 1.0
     """Largest norm of the whole gradient."""
+    average: Annotated[float, Interval("[0, 1)")] = 0.0
+    """Decay a step of a moving average of the parameters, which is then what is validated and tested; 0 has none."""
+    accumulate: Annotated[int, Interval("[1, 100000]")] = 1
+    """Batches whose gradients are averaged for one update of the parameters; a step is still one batch."""
+    bad_steps: Annotated[int, Interval("[1, 1000000]")] = 10
+    """A step whose loss, gradient or result is not finite changes nothing; so many in a row end the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SaveOptions:
+    """Checkpoints, from which `--resume` goes on."""
+
+    minutes: Annotated[float, Interval("[0, 100000]")] = 5.0
+    """Time between checkpoints: what a crash can cost; 0 saves every step."""
+    keep: Annotated[int, Interval("[1, 1000]")] = 2
+    """Checkpoints kept, the newest ones; all are deleted when the run is finished."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +68,7 @@ class Config(Generic[Data, Encode, Pool]):
     pool: Pool
     head: HeadOptions = dataclasses.field(default_factory=HeadOptions)
     optim: OptimOptions = dataclasses.field(default_factory=OptimOptions)
+    save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
     task: str = "wordnet"
     """What to learn; one of the names in experiments/tasks."""
     encoder: str = "bigru"
@@ -62,8 +81,16 @@ class Config(Generic[Data, Encode, Pool]):
     """Passes over the training split."""
     evaluations: Annotated[int, Interval("[1, 1000]")] = 2
     """Validations an epoch; the parameters of the best one are tested and saved."""
+    patience: Annotated[int, Interval("[0, 100000]")] = 0
+    """Stop after this many validations in a row without a new best one; 0 never stops early."""
     out: Path | None = None
     """Run folder, new or empty; runs/<task>-<encoder>-<pooler>-seed<seed>-<time> when not given."""
+    resume: Path | None = None
+    """Go on with the run of this folder, bit for bit; the folder says everything, so no other option may be given."""
+    profile: bool = False
+    """Trace ten training steps into the folder `profile` of the run, for TensorBoard or xprof."""
+    tensorboard: bool = False
+    """Write the records of `metrics.jsonl` for TensorBoard too, into the folder `tensorboard` of the run."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -96,6 +123,8 @@ def chosen_names(arguments: list[str], *names: str) -> dict[str, str]:
 
 def parse_args(arguments: list[str]) -> Config:
     """Return the configuration of a command line."""
+    if folder := chosen_names(arguments, "resume"):
+        return _resumed(Path(folder["resume"]), arguments)
     default = default_config(**chosen_names(arguments, "task", "encoder", "pooler"))
     config_type: Any = Config[type(default.data), type(default.encode), type(default.pool)]  # type: ignore[misc]
     config = parse(config_type, arguments, program="python -m experiments.train", default=default)
@@ -116,6 +145,17 @@ def with_vector_size(config: Config) -> Config:
     config = dataclasses.replace(config, encode=dataclasses.replace(options, **{name: found}))
     validate(config)
     return config
+
+
+def _resumed(folder: Path, arguments: list[str]) -> Config:
+    """Return the configuration of a run folder."""
+    strangers = [word for word in arguments if word not in ("--resume", f"--resume={folder}", str(folder), "--debug")]
+    if strangers:
+        raise UsageError(f"--resume takes every option from the folder: leave out {strangers[0]}.")
+    if not (folder / CONFIG).is_file():
+        raise UsageError(f"--resume {folder} has no {CONFIG}: give the folder of a run.")
+    config = from_json((folder / CONFIG).read_text(encoding="utf-8"))
+    return dataclasses.replace(config, out=folder, resume=folder, debug="--debug" in arguments)
 
 
 def config_changes(config: Config) -> dict[str, Any]:

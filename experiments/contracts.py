@@ -99,11 +99,15 @@ class Task(Protocol):
     def __init__(self, options: Any): ...
 
     def describe(self) -> dict[str, Any]:
-        """Return facts about the data for the record: sizes, digest, counts of unusual rows."""
+        """Return facts about the data for the record: sizes, digests, counts of unusual rows."""
         ...
 
     def train_batch(self, seed: int, step: int) -> Batch:
         """Return the batch of a step: a pure function, so a run can go on from any step."""
+        ...
+
+    def train_rows(self, seed: int, step: int) -> list[int]:
+        """Return which texts of the training split make the batch of a step, for messages."""
         ...
 
     def evaluation_batches(self, split: str) -> Iterator[Batch]:

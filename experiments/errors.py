@@ -40,6 +40,18 @@ class CellsFailedError(HarnessError):
     exit_code = 1
 
 
+class SaveError(HarnessError):
+    """The state of a run cannot be written."""
+
+    exit_code = 74
+
+
+class StoppedError(HarnessError):
+    """A signal asked the run to stop, and all of it is saved."""
+
+    exit_code = 75
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that is in no table, with the nearest name that is."""
     known = sorted(known)

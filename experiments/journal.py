@@ -1,54 +1,67 @@
-"""What a run remembers while it trains: validations, the best of them, where the time went."""
+"""What a run remembers while it trains: validations, the best of them; the one place that writes records."""
 
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+import shutil
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from tensorboardX import SummaryWriter
 
 from experiments.contracts import Task
 from experiments.progress import Progress
 from experiments.writer import RunFolder
 
-
-class Clock:
-    """Seconds by name."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        """Add the time that the block takes."""
-        began = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - began
+METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"
 
 
 class Journal:
-    """Listens to the loop; writes a line of `metrics.jsonl` a validation and keeps the parameters of the best."""
+    """Listens to the loop; writes a line of `metrics.jsonl` a validation and keeps the parameters of the best.
 
-    def __init__(self, task: Task, folder: RunFolder, progress: Progress):
+    A record holds nothing that the clock decides, so the file is the same however often the run was interrupted.
+    """
+
+    def __init__(self, task: Task, folder: RunFolder, progress: Progress, tensorboard: bool = False):
         self._task = task
         self._folder = folder
         self._progress = progress
+        self._board = self._new_board() if tensorboard else None
         self._losses: list[float] = []
-        self.clock = Clock()
         self.tokens = 0
+        self.steps = 0
         self.records: list[dict[str, Any]] = []
+        self.skipped: list[dict[str, Any]] = []
         self.best_record: dict[str, Any] = {}
         self.best_parameters: nnx.State = nnx.State({})
+
+    @property
+    def stale(self) -> int:
+        """Number of validations since the best one."""
+        return len(self.records) - 1 - self.records.index(self.best_record)
 
     def step(self, loss: float, tokens: int) -> None:
         """Note a training step."""
         self._losses.append(loss)
-        self.tokens += tokens
-        self._progress.step()
+        self._count(tokens)
+
+    def skip(self, step: int, tokens: int, reason: str, loss: float, rows: list[int], limit: int) -> str:
+        """Note a step that was not accepted; return what to say about it."""
+        shown = loss if math.isfinite(loss) else str(loss)
+        record = {"step": step, "not_finite": reason, "loss": shown, "rows": rows}
+        self.skipped.append(record)
+        self._folder.append(SKIPPED, record)
+        self._count(tokens)
+        sentence = f"{reason} is not finite at step {step} (loss {loss}, texts in {SKIPPED})"
+        self._progress.say(f"{sentence}: step skipped ({self.skipped_in_row} of {limit}).")
+        return sentence
+
+    @property
+    def skipped_in_row(self) -> int:
+        """Number of steps up to the last one of which none was accepted."""
+        at = {record["step"] for record in self.skipped}
+        return next(count for count in range(len(at) + 1) if self.steps - 1 - count not in at)
 
     def validation(self, step: int, scores: dict[str, float], parameters: nnx.State, p: Any) -> None:
         """Note the scores, the exponent if there is one, and the mean training loss since the last validation."""
@@ -58,10 +71,60 @@ class Journal:
             record["p"] = np.asarray(p, float).tolist()
         self._losses = []
         self.records.append(record)
-        self._folder.append("metrics.jsonl", record)
+        self._folder.append(METRICS, record)
+        self._show(record)
         self._progress.validation(record)
-        chosen_by = self._task.chosen_by
-        if not self.best_record or record[chosen_by] > self.best_record[chosen_by]:
+        if self._is_best(record):
             self.best_record = record
             # A copy, because the next training step donates the buffers of its parameters.
             self.best_parameters = jax.tree.map(jnp.copy, parameters)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all that `restore` needs, but the best parameters, as JSON can hold it."""
+        kept = ("tokens", "steps", "records", "skipped", "_losses")
+        return {name.lstrip("_"): getattr(self, name) for name in kept}
+
+    def restore(self, snapshot: dict[str, Any], best_parameters: nnx.State) -> None:
+        """Become what the journal of a snapshot was, or a new one, and make the files say the same."""
+        self.tokens, self.steps = snapshot.get("tokens", 0), snapshot.get("steps", 0)
+        self.records, self.skipped = snapshot.get("records", []), snapshot.get("skipped", [])
+        self._losses = snapshot.get("losses", [])
+        self.best_parameters = best_parameters
+        for name, records in ((METRICS, self.records), (SKIPPED, self.skipped)):
+            self._folder.replace(name, records)
+        for record in self.records:
+            self._show(record)
+            if self._is_best(record):
+                self.best_record = record
+        self._progress.step(self.steps)
+
+    def _is_best(self, record: dict[str, Any]) -> bool:
+        """Tell whether a validation is better than all before."""
+        chosen_by = self._task.chosen_by
+        return not self.best_record or record[chosen_by] > self.best_record[chosen_by]
+
+    def _count(self, tokens: int) -> None:
+        """Count a step."""
+        self.tokens += tokens
+        self.steps += 1
+        self._progress.step()
+
+    def _new_board(self) -> SummaryWriter:
+        """Return an empty log for TensorBoard, which `restore` fills again from the records."""
+        folder = self._folder.path / "tensorboard"
+        shutil.rmtree(folder, ignore_errors=True)
+        return SummaryWriter(str(folder))
+
+    def _show(self, record: dict[str, Any]) -> None:
+        """Write a record for TensorBoard; exponents that are many become their mean."""
+        if self._board is not None:
+            for name in record.keys() - {"step", "epoch"}:
+                if record[name] is not None:
+                    self._board.add_scalar(name, np.mean(record[name]), record["step"])
+            self._board.flush()
+
+    def close(self) -> None:
+        """Finish what is written."""
+        self._progress.close()
+        if self._board is not None:
+            self._board.close()

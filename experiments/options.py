@@ -102,7 +102,17 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
 
 
 # What does not decide a result.
-_NOT_DECISIVE = ("out", "debug", "data.archives", "data.cache")
+_NOT_DECISIVE = (
+    "out",
+    "resume",
+    "save.minutes",
+    "save.keep",
+    "profile",
+    "tensorboard",
+    "debug",
+    "data.archives",
+    "data.cache",
+)
 
 
 def decisive(options: Any) -> dict[str, Any]:

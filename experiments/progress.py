@@ -12,9 +12,14 @@ class Progress:
     def __init__(self, steps: int):
         self._bar = tqdm(total=steps, unit="step", file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True)
 
-    def step(self) -> None:
-        """Count one step."""
-        self._bar.update()
+    def step(self, steps: int = 1) -> None:
+        """Count one step, or those of the run that is gone on with."""
+        self._bar.update(steps)
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence on a line of its own."""
+        self._bar.write(f"experiments.train: {sentence}", file=sys.stderr)
+        sys.stderr.flush()
 
     def validation(self, record: dict[str, Any]) -> None:
         """Show a validation."""

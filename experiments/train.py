@@ -1,59 +1,105 @@
 """Train a text classifier and test it once: `python -m experiments.train --help`.
 
-The only training loop. The batch and the noise of a step are functions of (seed, step), and the state is (parameters,
-optimizer, step). The order of one turn is fixed: validate the state if it is due, take the batch of the step, step.
-Validation chooses the parameters that are tested; the test split is read once, at the end.
+The only training loop. The batch and the noise of a step are functions of (seed, step), and `State` is all that a
+step changes. The order of one turn is fixed: validate the state if it is due, step, save if it is due. Validation
+chooses the parameters that are tested; the test split is read once, at the end.
 """
 
 import dataclasses
+import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
 from experiments import build
-from experiments.checkpoint import CONFIG, PARAMETERS, VOCABULARY, save_parameters
+from experiments.checkpoint import PARAMETERS, VOCABULARY, save_parameters
 from experiments.cli import command
-from experiments.config import Config, parse_args, to_json
-from experiments.contracts import Task
+from experiments.clock import Clock
+from experiments.config import CONFIG, Config, parse_args, to_json
+from experiments.contracts import Batch, Task
+from experiments.errors import NonFiniteError
 from experiments.evaluate import evaluate
 from experiments.journal import Journal
 from experiments.progress import Progress
-from experiments.steps import Programs, State, check_finite, prepare
-from experiments.writer import RunFolder, environment, plot
+from experiments.saving import Saver
+from experiments.signals import Stop
+from experiments.steps import Programs, State, StepReport, culprit, prepare
+from experiments.trace import Trace
+from experiments.writer import RunFolder, environment, peak_memory, plot
+
+SUMMARY = "summary.json"
 
 
-def fit(config: Config, task: Task, state: State, programs: Programs, journal: Journal) -> None:
+class Session(NamedTuple):
+    """What accompanies the loop: records, checkpoints, a profile, the clock."""
+
+    journal: Journal
+    saver: Saver
+    trace: Trace
+    clock: Clock
+
+
+def fit(config: Config, task: Task, state: State, programs: Programs, session: Session) -> None:
     """Train from a state; the journal holds the result."""
+    journal, saver, trace, clock = session
     steps = config.epochs * task.steps_per_epoch
     validations = config.epochs * config.evaluations
     due = {round(steps * turn / validations) for turn in range(validations + 1)}
-    for step in range(steps + 1):
+    start = int(state.step)
+    with clock.measure("input"):
+        batch = task.train_batch(config.seed, start)
+    for step in range(start, steps + 1):
         if step in due:
-            with journal.clock.measure("validation"):
-                scores = evaluate(programs.evaluate, state.parameters, task, "validation")
-                p = getattr(programs.module(state.parameters).pooler, "p", None)
-                journal.validation(step, scores, state.parameters, p)
+            with clock.measure("validation"):
+                scores = evaluate(programs.evaluate, state.tested, task, "validation")
+                p = getattr(programs.module(state.tested).pooler, "p", None)
+                journal.validation(step, scores, state.tested, p)
+            if config.patience and journal.stale >= config.patience:
+                break
         if step < steps:
-            with journal.clock.measure("training"):
-                batch = task.train_batch(config.seed, step)
+            with trace.step(step), clock.measure("training"):
                 state, report = programs.train(state, batch)
+                # The device works on the step while the batch of the next one is made.
+                batch = prepared(task, config.seed, min(step + 1, steps - 1), report, clock)
                 report = jax.device_get(report)
-                check_finite(report, state.parameters, step)
-                journal.step(float(report.loss), int(report.tokens))
+            note(config, task, step, state, report, session)
+            saver.after(step + 1, state, journal)
 
 
-def summary(config: Config, task: Task, journal: Journal, programs: Programs) -> dict[str, Any]:
+def prepared(task: Task, seed: int, step: int, report: StepReport, clock: Clock) -> Batch:
+    """Return a batch; the time counts as waiting for input if the device has finished its step meanwhile."""
+    began = time.perf_counter()
+    batch = task.train_batch(seed, step)
+    if report.loss.is_ready():  # type: ignore[attr-defined]
+        clock.move("training", "input", time.perf_counter() - began)
+    return batch
+
+
+def note(config: Config, task: Task, step: int, state: State, report: StepReport, session: Session) -> None:
+    """Note a step in the journal; after too many in a row that were not accepted, save and raise NonFiniteError."""
+    journal, loss, tokens = session.journal, float(report.loss), int(report.tokens)
+    if report.accepted:
+        journal.step(loss, tokens)
+        return
+    limit = config.optim.bad_steps
+    rows = task.train_rows(config.seed, step)
+    sentence = journal.skip(step, tokens, culprit(report, state.parameters), loss, rows, limit)
+    if journal.skipped_in_row >= limit:
+        session.saver.save(step + 1, state, journal)
+        raise NonFiniteError(f"{sentence}, {limit} steps in a row: try a smaller --optim.learning-rate.")
+
+
+def summary(config: Config, task: Task, programs: Programs, session: Session) -> dict[str, Any]:
     """Test the chosen parameters and return the facts of the run."""
-    parameters = journal.best_parameters
-    with journal.clock.measure("test"):
-        test = evaluate(programs.evaluate, parameters, task, "test")
-    seconds = journal.clock.seconds
-    stepping = seconds["training"] - programs.train.seconds
+    journal, clock = session.journal, session.clock
+    with clock.measure("test"):
+        test = evaluate(programs.evaluate, journal.best_parameters, task, "test")
+    stepping = clock.seconds["training"] + clock.seconds["input"]
     return {
         "task": config.task,
         "encoder": config.encoder,
@@ -62,12 +108,17 @@ def summary(config: Config, task: Task, journal: Journal, programs: Programs) ->
         "test": test,
         "p": journal.best_record.get("p"),
         "validation": journal.best_record,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(parameters)),
+        "steps": journal.steps,
+        "skipped_steps": len(journal.skipped),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(journal.best_parameters)),
         "tokens_per_second": journal.tokens / stepping,
+        "step_seconds": stepping / journal.steps,
+        "input_share": clock.seconds["input"] / stepping,
+        "peak_memory_bytes": peak_memory(),
         "compilations": {"train": programs.train.compilations, "evaluate": programs.evaluate.compilations},
-        "seconds": {**seconds, "compile": programs.train.seconds + programs.evaluate.seconds},
-        "vectors_found": programs.module(parameters).words.found,
+        "vectors_found": programs.module(journal.best_parameters).words.found,
         "data": task.describe(),
+        "versions": environment(),
     }
 
 
@@ -79,34 +130,61 @@ def in_words(facts: dict[str, Any]) -> str:
 
 
 def run_folder(config: Config) -> RunFolder:
-    """Return the new folder of a run."""
+    """Return the folder of a run."""
     name = f"{config.task}-{config.encoder}-{config.pooler}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return RunFolder(config.out or Path("runs") / name)
+    return RunFolder(config.out or Path("runs") / name, resume=config.resume is not None)
 
 
 def run(config: Config, task: Task | None = None) -> dict[str, Any]:
-    """Train, test and write the run folder; return the summary. A task that is already built is not read again."""
-    began = time.perf_counter()
+    """Train, test and write the run folder; return the summary.
+
+    A task that is already built is not read again; a finished run is only read.
+    """
     folder = run_folder(config)
-    task = build.task(config) if task is None else task
-    state, programs = prepare(config, task)
-    versions = environment()
+    finished = folder.path / SUMMARY
+    if config.resume and finished.exists():
+        return json.loads(finished.read_text(encoding="utf-8")) | {"folder": folder.path}
+    clock = Clock()
+    with clock.measure("start"):
+        task = build.task(config) if task is None else task
+        state, programs = prepare(config, task, clock)
     # Only now: a mistake in the options or in the data leaves no folder behind.
-    folder.write(CONFIG, to_json(dataclasses.replace(config, out=folder.path)))
-    folder.write_json("environment.json", versions)
-    folder.write_json(VOCABULARY, {"labels": task.labels, "words": task.vocabulary.words})
-    progress = Progress(config.epochs * task.steps_per_epoch)
-    journal = Journal(task, folder, progress)
+    with folder, Stop() as stop:
+        with clock.measure("other"):
+            if not config.resume:
+                folder.write(CONFIG, to_json(dataclasses.replace(config, out=folder.path)))
+            progress = Progress(config.epochs * task.steps_per_epoch)
+            session = Session(
+                Journal(task, folder, progress, config.tensorboard),
+                Saver(config, task, folder.path, clock, stop, progress),
+                Trace(folder.path / "profile" if config.profile else None),
+                clock,
+            )
+            facts = train_and_test(config, task, state, programs, session, folder)
+        facts["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
+        folder.write_json(SUMMARY, facts)
+        session.saver.discard()
+    return facts | {"folder": folder.path}
+
+
+def train_and_test(
+    config: Config, task: Task, state: State, programs: Programs, session: Session, folder: RunFolder
+) -> dict[str, Any]:
+    """Fill a run folder but for its summary, which is returned."""
+    journal = session.journal
     try:
-        fit(config, task, state, programs, journal)
+        if config.resume:
+            state = session.saver.restore(state, journal)
+        folder.write_json("environment.json", environment())
+        folder.write_json(VOCABULARY, {"labels": task.labels, "words": task.vocabulary.words})
+        fit(config, task, state, programs, session)
     finally:
-        progress.close()
-    facts = summary(config, task, journal, programs) | {"versions": versions}
+        session.trace.close()
+        journal.close()
+    facts = summary(config, task, programs, session)
     save_parameters(folder.path / PARAMETERS, nnx.state(programs.module(journal.best_parameters)))
     plot(folder.path / "training.png", journal.records, in_words(facts))
-    facts["seconds"]["total"] = time.perf_counter() - began
-    folder.write_json("summary.json", facts)
-    return facts | {"folder": folder.path}
+    return facts
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,11 +1,14 @@
 """The run folder: everything a reader or a report needs, and nothing that only this process knows."""
 
+import fcntl
 import json
 import os
 import platform
+import resource
+import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -15,12 +18,44 @@ from experiments.errors import UsageError
 
 
 class RunFolder:
-    """A new folder that files are added to; a file appears whole or not at all. The first file makes the folder."""
+    """A folder that files are added to; a file appears whole or not at all. While entered, no other process enters.
 
-    def __init__(self, path: Path):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"--out {path} exists and is not an empty folder: choose another one.")
+    A new run needs a folder that is new or empty, but for hidden files, which a killed start may leave.
+    """
+
+    def __init__(self, path: Path, resume: bool = False):
         self.path = path
+        self._resume = resume
+        self._lock: IO[str] | None = None
+        self._check()
+
+    def __enter__(self) -> "RunFolder":
+        """Make the folder and lock it; the system takes the lock back when the process ends, however it ends."""
+        lock = self._file(".lock").open("a", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise UsageError(f"{self.path} is in use by another process: wait for it or stop it.") from None
+        except OSError as error:  # Some network folders know no locks.
+            print(
+                f"{self.path} cannot be locked ({error.strerror}): let only one process write there.", file=sys.stderr
+            )
+        self._lock = lock
+        self._check()  # Again: another process may have been faster.
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def _check(self) -> None:
+        """Raise UsageError where a new run would mix with what is there."""
+        path = self.path
+        if self._resume or not path.exists():
+            return
+        if not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir()):
+            raise UsageError(f"--out {path} exists and is not an empty folder: choose another one.")
 
     def write(self, name: str, content: str) -> None:
         """Write a text file."""
@@ -36,6 +71,13 @@ class RunFolder:
         """Add one line of JSON."""
         with self._file(name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+    def replace(self, name: str, records: list[dict[str, Any]]) -> None:
+        """Make a file of lines of JSON hold these records; there is no file of none."""
+        if records:
+            self.write(name, "".join(json.dumps(record) + "\n" for record in records))
+        else:
+            (self.path / name).unlink(missing_ok=True)
 
     def _file(self, name: str) -> Path:
         """Return the path of a file whose folder exists."""
@@ -55,6 +97,12 @@ def environment() -> dict[str, Any]:
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def peak_memory() -> int:
+    """Return the largest number of bytes that this process has held in main memory."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def plot(path: Path, records: list[dict[str, Any]], title: str) -> None:

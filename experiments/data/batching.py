@@ -1,5 +1,6 @@
 """Batches of texts of similar length, in an order that is a pure function of (seed, epoch)."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -37,6 +38,12 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def digest(self) -> str:
+        """Return a fingerprint of the texts and labels in their order."""
+        content = hashlib.sha256(self.tokens.reshape(-1).data)
+        content.update(self.lengths.tobytes() + self.labels.tobytes())
+        return content.hexdigest()[:16]
+
     def in_order(self) -> Iterator[Batch]:
         """Yield every text once, short ones first."""
         for width, rows in self.buckets:
@@ -45,8 +52,16 @@ class Corpus:
 
     def shuffled(self, seed: int, step: int) -> Batch:
         """Return the batch of a training step."""
+        return self._batch(*self._planned(seed, step))
+
+    def rows(self, seed: int, step: int) -> list[int]:
+        """Return which texts make the batch of a training step."""
+        return self._planned(seed, step)[1].tolist()
+
+    def _planned(self, seed: int, step: int) -> tuple[int, np.ndarray]:
+        """Return the width and the rows of the batch of a training step."""
         epoch, index = divmod(step, self.batches_per_epoch)
-        return self._batch(*self.plan(seed, epoch)[index])
+        return self.plan(seed, epoch)[index]
 
     def _plan(self, seed: int, epoch: int) -> list[tuple[int, np.ndarray]]:
         """Return the width and the rows of every batch: rows mix within a bucket, batches mix across buckets."""

@@ -92,14 +92,14 @@ def test_a_missing_package_is_one_line(package, tmp_path):
 
 def option_groups() -> list[type]:
     owned = [part.Options for table in (TASKS, ENCODERS, POOLERS) for part in table.values()]
-    return [Config, type(default_config().optim), HeadOptions, *dict.fromkeys(owned)]
+    return [Config, type(default_config().optim), type(default_config().save), HeadOptions, *dict.fromkeys(owned)]
 
 
 @pytest.mark.parametrize("group", option_groups(), ids=lambda group: group.__name__)
 def test_every_field_has_a_help_text_and_every_number_a_range(group):
     body = ast.parse(textwrap.dedent(inspect.getsource(group))).body[0].body
     hints = get_type_hints(group, include_extras=True)
-    groups = ("data", "encode", "pool", "head", "optim")
+    groups = ("data", "encode", "pool", "head", "optim", "save")
     for field, following in zip(body, [*body[1:], None], strict=True):
         if not isinstance(field, ast.AnnAssign) or field.target.id in groups:
             continue

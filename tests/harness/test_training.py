@@ -37,6 +37,7 @@ def read(folder, name):
 
 def test_the_run_folder_is_complete(finished):
     names = {
+        ".lock",
         "config.json",
         "environment.json",
         "metrics.jsonl",
@@ -66,11 +67,20 @@ def test_the_summary_states_the_costs(finished):
     with np.load(finished / "parameters.npz") as arrays:
         assert summary["parameters"] == sum(array.size for array in arrays.values())
     assert summary["compilations"] == {"train": 2, "evaluate": 2}
-    assert set(summary["seconds"]) == {"training", "validation", "test", "compile", "total"}
-    assert summary["seconds"]["total"] > summary["seconds"]["training"] > 0
+    assert set(summary["seconds"]) == {
+        *("start", "compile", "training", "input", "validation", "test", "other", "total")
+    }
+    assert summary["seconds"]["total"] == pytest.approx(sum(summary["seconds"].values()) / 2)
+    assert summary["steps"] * summary["step_seconds"] == pytest.approx(
+        summary["seconds"]["training"] + summary["seconds"]["input"]
+    )
+    assert 0 <= summary["input_share"] < 1
+    assert 1e8 < summary["peak_memory_bytes"] < 1e11
     assert summary["tokens_per_second"] > 0
     assert summary["versions"]["jax"] == jax.__version__
+    assert summary["data"]["train"].pop("digest")
     assert summary["data"]["train"] == {"texts": 238, "truncated": 0, "empty": 0}
+    assert summary["skipped_steps"] == 0
 
 
 def test_the_folder_alone_rebuilds_the_model(finished, monkeypatch):
@@ -97,6 +107,9 @@ class Silent:
     """Stands where the progress bar would."""
 
     def step(self):
+        pass
+
+    def say(self, sentence):
         pass
 
     def validation(self, record):
@@ -133,14 +146,22 @@ class Poisoned(Mean):
         return pooled + jnp.sqrt(pooled - pooled), shown
 
 
-def test_a_non_finite_gradient_stops_the_run(tmp_path, monkeypatch, capsys):
+def test_non_finite_gradients_are_skipped_and_then_stop_the_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(POOLERS, "poisoned", Poisoned)
-    line = [*TINY, "--pooler", "poisoned", "--out"]
+    line = [*TINY, "--pooler", "poisoned", "--optim.bad-steps", "3", "--out"]
     assert main([*line, str(tmp_path / "run")]) == 3
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert "not finite at step 0, first in the gradient of 'encoder.words.table.embedding' (loss " in error
+    error = capsys.readouterr().err.splitlines()
+    leaf = "the gradient of 'encoder.words.table.embedding' is not finite at step"
+    assert f"{leaf} 1 (loss " in error[-3]
+    assert error[-2].endswith("texts in skipped.jsonl): step skipped (3 of 3).")
+    assert f"{leaf} 2 (loss " in error[-1]
+    assert error[-1].endswith("3 steps in a row: try a smaller --optim.learning-rate.")
     assert not (tmp_path / "run" / "summary.json").exists()
-    with pytest.raises(NonFiniteError, match="not finite at step 0"):
+    skipped = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in skipped] == [0, 1, 2]
+    assert 0 < len(set(skipped[0]["rows"])) <= 32
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["3"]
+    with pytest.raises(NonFiniteError, match="not finite at step 2"):
         main([*line, str(tmp_path / "debug"), "--debug"])
 
 

@@ -1,0 +1,167 @@
+"""Steps on disk: a checkpoint counts when all of it is written, and is loaded only when all of it is as written.
+
+`checkpoints/<step>` holds `arrays/` (written by orbax), `facts.json` and `manifest.json`, which states size and SHA-256
+of every file and its own. It is made under a hidden name, flushed to the disk, and then renamed.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from experiments.errors import DataError
+
+ARRAYS, FACTS, MANIFEST = "arrays", "facts.json", "manifest.json"
+PARTIAL, TRASH = ".partial-", ".trash-"
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a tree by their dotted names."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def write(folder: Path, step: int, tree: Any, facts: dict[str, Any]) -> Path:
+    """Write a step: it appears whole or not at all. Raises whatever the file system or orbax raises."""
+    partial, final = folder / f"{PARTIAL}{step}", folder / str(step)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(partial.absolute() / ARRAYS, named(tree))
+    (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+    shapes = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in named(tree).items()}
+    manifest = {"step": step, "arrays": shapes, "files": _digests(partial)}
+    (partial / MANIFEST).write_text(json.dumps({"sha256": _digest(manifest), **manifest}, indent=1), encoding="utf-8")
+    for path in [*partial.rglob("*"), partial]:
+        _flush(path)
+    os.rename(partial, final)
+    _flush(folder)
+    return final
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Return the manifest of a checkpoint, or raise DataError saying what is wrong with which file."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        stated = manifest.pop("sha256")
+        files = manifest["files"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise DataError(f"{MANIFEST} is missing or damaged") from None
+    if stated != _digest(manifest) or str(manifest["step"]) != path.name:
+        raise DataError(f"{MANIFEST} was changed")
+    found = _digests(path)
+    for name in sorted(files.keys() | found.keys()):
+        if name not in found:
+            raise DataError(f"{name} is missing")
+        if name not in files:
+            raise DataError(f"{name} does not belong there")
+        if found[name] != files[name]:
+            which = "size" if found[name]["size"] != files[name]["size"] else "SHA-256"
+            raise DataError(f"{name} has another {which} than when it was written")
+    return manifest
+
+
+def load(path: Path, expected: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the tree, placed as `expected` is, and the facts of a verified checkpoint."""
+    stored = verify(path)["arrays"]
+    leaves = named(expected)
+    shapes = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
+    for name in sorted(stored.keys() | shapes.keys()):
+        if stored.get(name) != shapes.get(name):
+            have, want = stored.get(name, "nothing"), shapes.get(name, "nothing")
+            raise DataError(f"checkpoint {path.name} holds {have} as {name!r}, this program expects {want}.")
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, leaves)
+    arguments = ocp.args.PyTreeRestore(
+        item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract)
+    )
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        arrays = checkpointer.restore(path.absolute() / ARRAYS, args=arguments)
+    tree = jax.tree.unflatten(jax.tree.structure(expected), [arrays[name] for name in leaves])
+    return tree, json.loads((path / FACTS).read_text(encoding="utf-8"))
+
+
+def steps(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, the newest first."""
+    found = [path for path in folder.glob("*") if path.name.isdecimal()]
+    return sorted(found, key=lambda path: -int(path.name))
+
+
+def newest(folder: Path, quarantine: Path) -> tuple[Path | None, list[str]]:
+    """Return the newest checkpoint that verifies, and a sentence on each newer one, which is moved to quarantine."""
+    sentences = []
+    for path in steps(folder):
+        try:
+            verify(path)
+        except DataError as error:
+            sentences.append(f"checkpoint {path.name} is damaged ({error}): it is now {_move(path, quarantine)}.")
+        else:
+            return path, sentences
+    return None, sentences
+
+
+def retire(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints; each disappears at once, by its name."""
+    for path in steps(folder)[keep:]:
+        os.rename(path, path.with_name(f"{TRASH}{path.name}"))
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a killed process left half written or half deleted."""
+    for mark in (PARTIAL, TRASH):
+        for path in folder.glob(f"{mark}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep orbax from printing the tracebacks of an error that it also raises."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _move(path: Path, quarantine: Path) -> Path:
+    """Move a checkpoint out of the way, under a name that is free."""
+    quarantine.mkdir(exist_ok=True)
+    names = (path.name if number == 1 else f"{path.name}-{number}" for number in range(1, 1_000_000))
+    target = next(quarantine / name for name in names if not (quarantine / name).exists())
+    os.rename(path, target)
+    return target
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of a value that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _digests(path: Path) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of every file below a folder but the manifest, read back from where it was written."""
+    found = {}
+    for file in path.rglob("*"):
+        if file.is_file() and file != path / MANIFEST:
+            with file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            found[file.relative_to(path).as_posix()] = {"size": file.stat().st_size, "sha256": digest}
+    return found
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or the names in a folder have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,140 @@
+"""When a run saves itself, how it is found again, and what happens when saving fails or a signal asks to stop."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments import checkpoints
+from experiments.clock import Clock
+from experiments.config import Config
+from experiments.contracts import Task
+from experiments.errors import DataError, SaveError, StoppedError
+from experiments.journal import Journal
+from experiments.options import decisive
+from experiments.progress import Progress
+from experiments.signals import Stop
+from experiments.steps import State
+from experiments.writer import environment
+
+FAILURES = 3
+"""Saves that may fail in a row before the run ends."""
+
+
+def circumstances(config: Config, task: Task) -> dict[str, Any]:
+    """Return what must be the same when a run goes on (options, data), and what should be (versions)."""
+    words = hashlib.sha256("\n".join([*task.labels, *task.vocabulary.words]).encode()).hexdigest()
+    facts = {
+        "options": {name: str(value) for name, value in decisive(config).items()},
+        "data": {"words": words, **task.describe()},
+        "versions": environment(),
+    }
+    return json.loads(json.dumps(facts))  # as they will be read
+
+
+class Saver:
+    """Saves a run in its folder every few minutes and when it is asked to stop."""
+
+    def __init__(self, config: Config, task: Task, folder: Path, clock: Clock, stop: Stop, progress: Progress):
+        self._options = config.save
+        self._circumstances = circumstances(config, task)
+        self._run = folder
+        self._folder = folder / "checkpoints"
+        self._clock = clock
+        self._stop = stop
+        self._progress = progress
+        self._last = time.monotonic()
+        self._saved: int | None = None
+        self._failures = 0
+
+    def restore(self, state: State, journal: Journal) -> State:
+        """Return the newest good state of the folder, with the journal as it was then; the given ones if none is."""
+        checkpoints.sweep(self._folder)
+        path, sentences = checkpoints.newest(self._folder, self._run / "quarantine")
+        for sentence in sentences:
+            self._progress.say(sentence)
+        if path is None:
+            self._progress.say("there is no checkpoint: the run starts at step 0.")
+            journal.restore({}, state.parameters)
+            return state
+        (state, best), facts = checkpoints.load(path, (state, state.parameters))
+        self._compare(facts["circumstances"])
+        journal.restore(facts["journal"], best)
+        for name, seconds in facts["seconds"].items():
+            self._clock.seconds[name] += seconds
+        self._saved = int(path.name)
+        self._progress.say(f"going on from step {self._saved}.")
+        return state
+
+    def after(self, step: int, state: State, journal: Journal) -> None:
+        """Save after a step if it is time; if a signal has come, save and raise StoppedError."""
+        asked = self._stop.requested
+        if asked is None and time.monotonic() - self._last < 60 * self._options.minutes:
+            return
+        if step != self._saved:
+            with self._clock.measure("save"):
+                self.save(step, state, journal)
+        if asked is not None:
+            if step != self._saved:
+                raise SaveError(f"stopped by {asked} at step {step}, which could not be saved; {self._good()}.")
+            raise StoppedError(f"stopped by {asked} at step {step}, which is saved: go on with --resume {self._run}")
+
+    def save(self, step: int, state: State, journal: Journal) -> None:
+        """Save a step; a failure is told and only the third in a row ends the run."""
+        self._last = time.monotonic()
+        tree = (state, journal.best_parameters)
+        facts = {
+            "circumstances": self._circumstances,
+            "journal": journal.snapshot(),
+            "seconds": dict(self._clock.seconds),
+        }
+        try:
+            self._check_space(tree)
+            # What has just been written is read back before an older step goes.
+            checkpoints.verify(checkpoints.write(self._folder, step, tree, facts))
+        except (OSError, ValueError, RuntimeError, DataError) as error:
+            self._failures += 1
+            reason = " ".join(str(error).split())[:200]
+            sentence = f"step {step} could not be saved ({reason}); {self._good()}"
+            checkpoints.sweep(self._folder)
+            if self._failures == FAILURES:
+                raise SaveError(f"{sentence}, and this was failure {FAILURES} in a row.") from error
+            self._progress.say(f"{sentence}; training goes on (failure {self._failures} of {FAILURES}).")
+            return
+        self._saved, self._failures = step, 0
+        checkpoints.retire(self._folder, self._options.keep)
+
+    def discard(self) -> None:
+        """Delete the checkpoints of a finished run."""
+        checkpoints.retire(self._folder, 0)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _good(self) -> str:
+        """Return what can be relied on."""
+        return "nothing is saved yet" if self._saved is None else f"the last saved step is {self._saved}"
+
+    def _check_space(self, tree: Any) -> None:
+        """Raise OSError unless twice the bytes of the arrays are free."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {free} bytes are free, {needed} are needed")
+
+    def _compare(self, stored: dict[str, Any]) -> None:
+        """Raise DataError where options or data are no longer the same; tell where versions are not."""
+        for kind, advice in (("options", "undo the change of config.json"), ("data", "give the run the same data")):
+            for name, value in self._circumstances[kind].items():
+                if stored[kind].get(name) != value:
+                    was = stored[kind].get(name)
+                    raise DataError(f"{name} of the {kind} was {was!r} when the run was saved, is {value!r}: {advice}.")
+        for name, value in self._circumstances["versions"].items():
+            if stored["versions"].get(name) != value:
+                was = stored["versions"].get(name)
+                self._progress.say(f"{name} was {was!r}, is {value!r}: the run goes on, but not bit for bit.")

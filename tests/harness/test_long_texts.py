@@ -27,10 +27,10 @@ def write_texts(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["bag", "bigru"])
-def test_memory_and_input_wait(encoder, tmp_path):
+def test_memory_and_input_wait(tmp_path):
+    """With the encoder that computes least, and so would wait most."""
     write_texts(tmp_path / "texts.tsv")
-    options = f"--task file --path {tmp_path / 'texts.tsv'} --encoder {encoder} --data.max-len {WORDS} --epochs 1"
+    options = f"--task file --path {tmp_path / 'texts.tsv'} --encoder bag --data.max-len {WORDS} --epochs 1"
     subprocess.run(
         [sys.executable, "-m", "experiments.train", *options.split(), "--out", str(tmp_path / "run")],
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
@@ -39,7 +39,7 @@ def test_memory_and_input_wait(encoder, tmp_path):
     )
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     print(
-        f"\n{encoder}: {summary['data']['train']['texts']} texts to train on, "
+        f"\nbag: {summary['data']['train']['texts']} texts to train on, "
         f"peak memory {summary['peak_memory_bytes'] / 1e9:.2f} GB, input waits {summary['input_share']:.2%} of a step "
         f"of {1e3 * summary['step_seconds']:.0f} ms, {summary['tokens_per_second']:.0f} words a second"
     )

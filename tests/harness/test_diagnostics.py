@@ -40,7 +40,8 @@ def test_entropy_and_norm_are_means_over_texts_with_words():
     by_hand = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75)) / 2
     assert numbers == pytest.approx({"pooled_norm": (5 + 1) / 2, "attention_entropy": by_hand})
     heads = jnp.stack([attention, jnp.where(MASK, 0.5, jnp.nan)], axis=-1)
-    of_heads = Diagnostics.of({"pooled": pooled, "attention": heads, "mask": BATCH.mask}, BATCH, []).compute()["attention_entropy"]
+    shown = {"pooled": pooled, "attention": heads, "mask": BATCH.mask}
+    of_heads = Diagnostics.of(shown, BATCH, []).compute()["attention_entropy"]
     second = (2 * 0.5 * np.log(2) + 0.5 * np.log(2)) / 2  # row 1 has one word, here with weight 1/2
     assert of_heads == pytest.approx((by_hand + second) / 2)
 

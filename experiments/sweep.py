@@ -30,7 +30,7 @@ import tyro
 
 from experiments import build, grid, train
 from experiments.cli import command, exit_code, parse
-from experiments.config import Config, command_line
+from experiments.config import CONFIG, Config, command_line
 from experiments.contracts import Task
 from experiments.errors import CellsFailedError
 from experiments.options import to_dict
@@ -124,12 +124,15 @@ class LastTask:
 
 def run_cell(cell: Cell, task_of: LastTask) -> str:
     """Do one cell, whose lock this process holds, and return its result in words."""
-    if cell.folder.exists():
-        shutil.rmtree(cell.folder)  # of a run that was killed, or that failed and is tried again
+    config = dataclasses.replace(cell.config, out=cell.folder)
+    if (cell.folder / CONFIG).exists() and not (cell.folder / FAILURE).exists():
+        config = dataclasses.replace(config, resume=cell.folder)  # a run that was stopped or killed goes on
+    elif cell.folder.exists():
+        shutil.rmtree(cell.folder)  # of a run that failed and is tried again, or that had just begun
     try:
         # What a run shows while it trains stands in its metrics.jsonl too.
         with contextlib.redirect_stderr(io.StringIO()):
-            return train.in_words(train.run(dataclasses.replace(cell.config, out=cell.folder), task_of(cell.config)))
+            return train.in_words(train.run(config, task_of(config)))
     except Exception as error:
         code = exit_code(error)
         if code == STOPPED:

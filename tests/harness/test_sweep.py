@@ -206,6 +206,20 @@ def test_an_unfinished_folder_is_done_again(tmp_path):
     assert all(json.loads(line) for line in (cell.folder / "metrics.jsonl").read_text().splitlines())
 
 
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_stopped_cell_goes_on_and_a_failed_one_starts_again(tmp_path, monkeypatch, failed):
+    cell = small_cell(tmp_path)
+    cell.folder.mkdir()
+    (cell.folder / "config.json").write_text("{}")
+    if failed:
+        (cell.folder / "failure.json").write_text("{}")
+    seen = []
+    monkeypatch.setattr(sweep.train, "run", lambda config, task: seen.append((config.resume, cell.folder.exists())))
+    monkeypatch.setattr(sweep.train, "in_words", str)
+    sweep.run_cell(cell, lambda config: None)
+    assert seen == [(None, False) if failed else (cell.folder, True)]
+
+
 # A sweep whose cells take no computation: 40 cells that write what a run writes, in its order, and note that they did.
 SCRIPT = """
 import os, sys, time

@@ -93,14 +93,25 @@ def partials(call: Call, inputs: Inputs, attention: Attention, residuals: Residu
 
 
 def cotangents(call: Call, inputs: Inputs, attention: Attention, residuals: Residuals, g: Array) -> tuple[Array, Array]:
-    """Cotangents of log states [T *H K] and scores [T *H 1] for that of r; the second reads the first once more."""
+    """Cotangents of log states [T *H K] and scores [T *H 1] for that of r; no token depends on another."""
+    dlog, v, k = _cotangents(call, inputs, attention, residuals, g)
+    return dlog, jnp.sum((dlog - v * k) * (1 if call.sharpen else 1 / inputs.p), axis=-1, keepdims=True)
+
+
+def cotangents_of_rows(
+    call: Call, inputs: Inputs, attention: Attention, residuals: Residuals, g: Array
+) -> tuple[Array, Array]:
+    """``cotangents`` for one exponent and whole rows: the sums are of dlog itself, which XLA has stored as a result."""
+    dlog, v, k = _cotangents(call, inputs, attention, residuals, g)
+    dscores = jnp.sum(dlog, axis=-1, keepdims=True) - v * jnp.sum(k, axis=-1, keepdims=True)
+    # The score of a token alone has no effect; two sums in different order would leave rounding.
+    return dlog, jnp.where(count(call, inputs) == 1, 0, dscores * (1 if call.sharpen else 1 / inputs.p))
+
+
+def _cotangents(
+    call: Call, inputs: Inputs, attention: Attention, residuals: Residuals, g: Array
+) -> tuple[Array, Array, Array]:
+    """Of log states [T *H K]; v [T *H 1|K], 0 at padding; g r [1 *H K]."""
     w, v = _shares(call, inputs, attention, residuals)
     k = lax.optimization_barrier(g * residuals.value)
-    dlog = select(inputs.mask, k * w, 0)
-    v = select(inputs.mask, v, 0)
-    scale = 1 if call.sharpen else 1 / inputs.p
-    if inputs.p.shape[-1] > 1:
-        return dlog, jnp.sum((dlog - v * k) * scale, axis=-1, keepdims=True)
-    # Of the stored dlog, so that XLA computes the exponentials once; a token alone has a weight of exactly 1.
-    dscores = jnp.sum(dlog, axis=-1, keepdims=True) - v * jnp.sum(k, axis=-1, keepdims=True)
-    return dlog, jnp.where(count(call, inputs) == 1, 0, dscores * scale)
+    return select(inputs.mask, k * w, 0), select(inputs.mask, v, 0), k

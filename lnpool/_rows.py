@@ -22,7 +22,7 @@ Tree: TypeAlias = Any  # a pytree of arrays
 
 _MIN_SIZE = 2**16  # elements of the batch below which a loop does not pay
 FEW_BLOCKS = 96  # enough that two intermediates of a block are a few per cent of the states
-_MANY_BLOCKS = 192  # the same for formulas with more intermediates
+_MANY_BLOCKS = 288  # the same for formulas with more intermediates
 _MAX_SIZE = 2**19  # elements of a block that stay in cache
 _MIN_WIDTH = 8  # features of a block: half a cache line of float32
 

@@ -111,14 +111,15 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
     if inputs.pieces is not None:
         g = g[inputs.pieces.text]
 
-    def contract(form: ModuleType, inputs: Inputs, attention: Attention, residuals: Residuals, g: Array) -> OfTokens:
-        dstates, dscores = form.cotangents(call, inputs, attention, residuals, g)
+    def contract(cotangents: Callable[..., tuple[Array, Array]], inputs: Inputs, *saved: Tree) -> OfTokens:
+        dstates, dscores = cotangents(call, inputs, *saved)
         return OfTokens((_chain(call, inputs, dstates).astype(inputs.states.dtype), dscores))
 
-    exact = functools.partial(over_blocks, functools.partial(contract, _exact))
-    # Where the cotangent of the states is the only array of their size, XLA's CPU backend needs no loop to keep it so.
-    is_plain = call.log_states and inputs.states.dtype == inputs.p.dtype and inputs.p.size == 1
-    bounded = functools.partial(over_rows if is_plain else over_blocks, functools.partial(contract, _bounded))
+    exact = functools.partial(over_blocks, functools.partial(contract, _exact.cotangents))
+    bounded = functools.partial(over_blocks, functools.partial(contract, _bounded.cotangents))
+    if call.log_states and inputs.states.dtype == inputs.p.dtype and inputs.p.size == 1:
+        # The cotangent of the states is the only array of their size, and XLA needs no loop to keep it so.
+        bounded = functools.partial(over_rows, functools.partial(contract, _bounded.cotangents_of_rows))
     dstates, dscores = _by_form(call, exact, bounded, inputs, attention, residuals, g).results
     if inputs.pieces is not None:
         dstates, dscores = (_pieces.tokens(inputs.pieces, x) for x in (dstates, dscores))

@@ -18,7 +18,9 @@ NAMES = (
     "bounded_p_feature_fixed_attention",
     "bounded_no_scores",
     "bounded_one_token",
+    "limit_tanh",
     "limit_tanh_p_feature",
+    "limit_tanh_fixed_attention",
     "bfloat16_tanh",
     "float64_bounded",
 )

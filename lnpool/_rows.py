@@ -21,8 +21,8 @@ from lnpool._weights import ROWS
 Tree: TypeAlias = Any  # a pytree of arrays
 
 _MIN_SIZE = 2**16  # elements of the batch below which a loop does not pay
-FEW_BLOCKS = 96  # enough that two intermediates of a block are a few per cent of the states
-_MANY_BLOCKS = 288  # the same for formulas with more intermediates
+_BLOCKS = 48  # for each intermediate of a block: together they are a few per cent of the states
+_FEATURE_BLOCKS = 192  # the same for the exact form of whole rows
 _MAX_SIZE = 2**19  # elements of a block that stay in cache
 _MIN_WIDTH = 8  # features of a block: half a cache line of float32
 
@@ -86,13 +86,11 @@ class OfTokens(NamedTuple):
     terms: Tree = ()
 
 
-def over_blocks(
-    compute: Callable[..., OfTokens], inputs: Inputs, *operands: Tree, blocks: int = _MANY_BLOCKS
-) -> OfTokens:
+def over_blocks(compute: Callable[..., OfTokens], inputs: Inputs, *operands: Tree, intermediates: int = 6) -> OfTokens:
     """``compute(row, *operands of the row)`` where no token depends on another: [B T ...], and sums [B 1 ...].
 
-    On a CPU a block of some rows and tokens at a time, whose intermediates stay in cache. Sums are matrix products
-    there, several times faster than reductions.
+    On a CPU a block of some rows and tokens at a time, whose ``intermediates`` (how many arrays of its size) stay in
+    cache. Sums are matrix products there, several times faster than reductions.
     """
 
     def default(inputs: Inputs, *operands: Tree) -> OfTokens:
@@ -101,7 +99,7 @@ def over_blocks(
 
     if inputs.states.size < _MIN_SIZE:
         return default(inputs, *operands)
-    on_cpu = functools.partial(_block_by_block, compute, _block(inputs.states.shape, blocks))
+    on_cpu = functools.partial(_block_by_block, compute, _block(inputs.states.shape, _BLOCKS * intermediates))
     return lax.platform_dependent(inputs, *operands, cpu=on_cpu, default=default)
 
 
@@ -182,4 +180,4 @@ def _block(shape: tuple[int, ...], blocks: int) -> tuple[int, int]:
 def _feature_blocks(rows: int, width: int) -> int:
     """Into how many equal blocks to cut the features of a row."""
     divisors = [d for d in range(1, width + 1) if width % d == 0 and (d == 1 or width // d >= _MIN_WIDTH)]
-    return next((d for d in divisors if rows * d >= _MANY_BLOCKS), divisors[-1])
+    return next((d for d in divisors if rows * d >= _FEATURE_BLOCKS), divisors[-1])

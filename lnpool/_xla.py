@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lnpool import _bounded, _compat, _exact, _pieces
-from lnpool._rows import FEW_BLOCKS, OfTokens, fused_over_rows, over_blocks, over_rows
+from lnpool._rows import OfTokens, fused_over_rows, over_blocks, over_rows
 from lnpool._scale import SCALE_LIMITS
 from lnpool._types import Call, Inputs, Residuals
 from lnpool._weights import Attention, attend, select, total
@@ -74,7 +74,7 @@ def _bounded_sums(call: Call, count: int, inputs: Inputs, attention: Attention) 
         return tuple(total(call, inputs, x) for x in summands(inputs, attention).terms)
 
     if inputs.pieces is None and call.axis_name is None:
-        return over_blocks(summands, inputs, attention, blocks=FEW_BLOCKS).terms
+        return over_blocks(summands, inputs, attention, intermediates=count).terms
     return over_rows(sums, inputs, attention)
 
 

@@ -19,7 +19,7 @@ from experiments.data.text import Example, split_words
 from experiments.errors import DataError, UsageError, unknown
 from experiments.options import changed, validate
 from experiments.tasks import TASKS
-from experiments.writer import RunFolder
+from experiments.writer import SUMMARY, RunFolder
 
 try:
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = RunFolder(options.out) if options.out else None
         facts = score(options)
         if folder:
-            folder.write_json("summary.json", facts)
+            folder.write_json(SUMMARY, facts)
         test = facts["test"]
         print(f"test accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} (TF-IDF, linear)")
 

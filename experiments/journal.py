@@ -12,9 +12,9 @@ from tensorboardX import SummaryWriter
 
 from experiments.contracts import Task
 from experiments.progress import Progress
-from experiments.writer import RunFolder
+from experiments.writer import METRICS, RunFolder
 
-METRICS, SKIPPED = "metrics.jsonl", "skipped.jsonl"
+SKIPPED = "skipped.jsonl"
 
 
 class Journal:

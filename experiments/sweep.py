@@ -13,7 +13,6 @@ import fcntl
 import gc
 import io
 import json
-import os
 import shlex
 import shutil
 import statistics
@@ -32,11 +31,9 @@ from experiments import build, grid, train
 from experiments.cli import command, exit_code, parse
 from experiments.config import CONFIG, Config, command_line
 from experiments.contracts import Task
-from experiments.errors import CellsFailedError
+from experiments.errors import CellsFailedError, StoppedError
 from experiments.options import to_dict
-
-SUMMARY, FAILURE = "summary.json", "failure.json"
-STOPPED = 75  # the exit code of a run that a signal asked to stop: the sweep stops too, and the cell stays open
+from experiments.writer import FAILURE, SUMMARY, SWEEP, as_json, write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,13 +130,13 @@ def run_cell(cell: Cell, task_of: LastTask) -> str:
         # What a run shows while it trains stands in its metrics.jsonl too.
         with contextlib.redirect_stderr(io.StringIO()):
             return train.in_words(train.run(config, task_of(config)))
+    except StoppedError:
+        raise  # the sweep stops too, and the cell stays open
     except Exception as error:
         code = exit_code(error)
-        if code == STOPPED:
-            raise
         what = str(error) if code > 1 else f"{type(error).__name__}: {error}"
         record = {"error": what, "exit_code": code, "config": to_dict(cell.config), "traceback": traceback.format_exc()}
-        write_whole(cell.folder / FAILURE, record)
+        write_whole(cell.folder / FAILURE, as_json(record))
         return f"FAILED with exit code {code}: {what}"
     finally:
         # What the next cell needs again it reads from the folder of programs; memory stays that of one cell.
@@ -159,15 +156,7 @@ def note(options: Options, count: int) -> None:
     parts = [str(options.grid)] * (options.grid is not None) + ["--out", str(options.out)]
     parts += ["--set", *options.set] * bool(options.set)
     text = shlex.join(["python", "-m", "experiments.sweep", *parts])
-    write_whole(options.out / "sweep.json", {"about": about, "command": text, "cells": count})
-
-
-def write_whole(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(options.out / SWEEP, as_json({"about": about, "command": text, "cells": count}))
 
 
 class Forecast:

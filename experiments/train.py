@@ -30,9 +30,7 @@ from experiments.saving import Saver
 from experiments.signals import Stop
 from experiments.steps import Programs, State, StepReport, culprit, prepare
 from experiments.trace import Trace
-from experiments.writer import RunFolder, environment, peak_memory, plot
-
-SUMMARY = "summary.json"
+from experiments.writer import ENVIRONMENT, SUMMARY, RunFolder, environment, peak_memory, plot
 
 
 class Session(NamedTuple):
@@ -175,7 +173,7 @@ def train_and_test(
     try:
         if config.resume:
             state = session.saver.restore(state, journal)
-        folder.write_json("environment.json", environment())
+        folder.write_json(ENVIRONMENT, environment())
         folder.write_json(VOCABULARY, {"labels": task.labels, "words": task.vocabulary.words})
         fit(config, task, state, programs, session)
     finally:

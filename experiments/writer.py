@@ -16,6 +16,22 @@ from matplotlib.figure import Figure
 
 from experiments.errors import UsageError
 
+SUMMARY, FAILURE, METRICS, ENVIRONMENT = "summary.json", "failure.json", "metrics.jsonl", "environment.json"
+SWEEP = "sweep.json"
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a text file that appears whole or not at all, in a folder that is made if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several processes may write the file of a sweep
+    partial.write_text(content, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def as_json(value: Any) -> str:
+    """Return JSON as a reader wants it."""
+    return json.dumps(value, indent=2) + "\n"
+
 
 class RunFolder:
     """A folder that files are added to; a file appears whole or not at all. While entered, no other process enters.
@@ -59,13 +75,11 @@ class RunFolder:
 
     def write(self, name: str, content: str) -> None:
         """Write a text file."""
-        partial = self._file(f".{name}.partial")
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, self.path / name)
+        write_whole(self.path / name, content)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file."""
-        self.write(name, json.dumps(value, indent=2) + "\n")
+        self.write(name, as_json(value))
 
     def append(self, name: str, record: dict[str, Any]) -> None:
         """Add one line of JSON."""

@@ -1,7 +1,7 @@
-"""From formulas for one row of tokens to a batch: by vmap, or on a CPU by a loop over rows and blocks of features.
+"""From formulas for one row of tokens to a batch: by vmap, or on a CPU by a loop over blocks that fit into cache.
 
 The CPU backend of XLA stores an intermediate that two sums share, so that one pass over memory would become four or
-more. Row by row the intermediates stay in cache, whatever the formula and the version of XLA. GPU and TPU fuse the
+more. In a block the intermediates stay in cache, whatever the formula and the version of XLA. GPU and TPU fuse the
 whole batch instead, and a loop would only slow them down.
 """
 
@@ -90,7 +90,7 @@ def over_blocks(compute: Callable[..., OfTokens], inputs: Inputs, *operands: Tre
     """``compute(row, *operands of the row)`` where no token depends on another: [B T ...], and sums [B 1 ...].
 
     On a CPU a block of some rows and tokens at a time, whose ``intermediates`` (how many arrays of its size) stay in
-    cache. Sums are matrix products there, several times faster than reductions.
+    cache. Sums are matrix products there, which are faster than reductions.
     """
 
     def default(inputs: Inputs, *operands: Tree) -> OfTokens:

@@ -10,34 +10,29 @@ from jaxtyping import Bool, Float
 
 import lnpool.nn
 from experiments.contracts import Intermediates
+from experiments.norms import Norm, NormOptions
 from experiments.options import Interval
 
 
 @dataclasses.dataclass(frozen=True)
-class LearnedNormOptions:
+class LearnedNormOptions(NormOptions):
     """r = [sum_i softmax(p z)_i h_i^p]^(1/p) with a trainable p."""
 
-    p_init: Annotated[float, Interval("[-64, 64]")] = 2.0
-    """The exponent at the start."""
-    exponent: Literal["softplus", "bounded", "raw", "fixed"] = "softplus"
-    """How p is parametrised; softplus keeps p > 1, fixed does not train it."""
     per: Literal["layer", "head", "feature"] = "layer"
     """Whether one p serves the layer, or each head or feature has its own."""
     heads: Annotated[int, Interval("[1, 64]")] = 1
     """Number of attention heads; it divides the features."""
     hidden: Annotated[int, Interval("[1, 4096]")] = 128
     """Size of the space in which states meet the query."""
-    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"] = "tanh"
-    """The map from signed states to the non-negative states that have powers."""
     score: Literal["additive", "none"] = "additive"
     """How tokens are scored; none gives all the same weight (the power mean)."""
     sharpen: bool = True
     """Whether attention lies inside the power, as in the paper."""
     centre: bool = False
-    """Whether the result of neutral states, x = 0, is subtracted; it is 1 with tanh, and dropout makes noise of it."""
+    """Whether the result of neutral states, x = 0, is subtracted: 1 with tanh."""
 
 
-class LearnedNorm(nnx.Module):
+class LearnedNorm(Norm):
     """`lnpool.nn.LearnedNormPool`; shows its attention and its exponent."""
 
     Options: ClassVar[type] = LearnedNormOptions
@@ -48,17 +43,12 @@ class LearnedNorm(nnx.Module):
         self.pool = lnpool.nn.LearnedNormPool(features, rngs=rngs, **chosen)
         self.features = features
 
-    @property
-    def p(self) -> Array:
-        """The exponent: one number, or one a head or a feature."""
-        return self.pool.p
-
     def __call__(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Intermediates]:
         """Return the pooled states, the attention and the exponent."""
-        pooled, attention = self.pool(states, mask=mask, return_weights=True)
+        pooled, shown = super().__call__(states, mask)
         if self.centre:
             neutral = jnp.exp(lnpool.scale_limit(jnp.zeros((), pooled.dtype), self.scale_limit))
             pooled = jnp.where(mask.any(axis=1, keepdims=True), pooled - neutral, 0)
-        return pooled, {"attention": attention, "p": self.pool.p}
+        return pooled, shown

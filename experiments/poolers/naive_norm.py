@@ -1,7 +1,7 @@
 """Learned-norm pooling by the formula as printed in Wu et al. (ACL 2020): what its re-formulation is compared with."""
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -11,22 +11,15 @@ from jaxtyping import Bool, Float
 import lnpool.nn
 from experiments.contracts import Intermediates
 from experiments.layers import masked_softmax
-from experiments.options import Interval
+from experiments.norms import Norm, NormOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class NaiveNormOptions:
+class NaiveNormOptions(NormOptions):
     """r = [sum_i (a_i h_i)^p / sum_i a_i^p]^(1/p) by powers of numbers."""
 
-    p_init: Annotated[float, Interval("[-64, 64]")] = 2.0
-    """The exponent at the start."""
-    exponent: Literal["softplus", "bounded", "raw", "fixed"] = "softplus"
-    """How p is parametrised; softplus keeps p > 1, fixed does not train it."""
-    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"] = "tanh"
-    """The map from signed states to the non-negative states that have powers; abs limits nothing."""
 
-
-class NaiveNorm(nnx.Module):
+class NaiveNorm(Norm):
     """The parameters of `learned_norm`, without its re-formulation: a_i^p soon falls below what float32 holds.
 
     A text without tokens gives 0. What is not finite otherwise is left so, because that is what is measured.
@@ -39,11 +32,6 @@ class NaiveNorm(nnx.Module):
         self.scorer = lnpool.nn.AttentionScores(features, rngs=rngs)
         self.scale_limit = options.scale_limit
         self.features = features
-
-    @property
-    def p(self) -> Array:
-        """The exponent."""
-        return self.pool.p
 
     def __call__(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]

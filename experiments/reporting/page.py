@@ -11,8 +11,7 @@ from experiments.errors import UsageError
 from experiments.reporting import attended, figures, needles, records, statistics, tables
 from experiments.reporting.records import Row
 from experiments.reporting.statistics import Comparison
-
-SWEEP = "sweep.json"
+from experiments.writer import SWEEP
 
 
 class Page:

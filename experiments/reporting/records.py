@@ -16,8 +16,7 @@ from experiments.checkpoint import CONFIG
 from experiments.config import Config, command_line, config_changes, from_json
 from experiments.errors import DataError, UsageError
 from experiments.options import in_words
-
-SUMMARY, FAILURE, METRICS, ENVIRONMENT = "summary.json", "failure.json", "metrics.jsonl", "environment.json"
+from experiments.writer import ENVIRONMENT, FAILURE, METRICS, SUMMARY
 
 
 class Key(NamedTuple):

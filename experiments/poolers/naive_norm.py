@@ -9,7 +9,6 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 import lnpool.nn
-from experiments.contracts import Intermediates
 from experiments.layers import masked_softmax
 from experiments.norms import Norm, NormOptions
 
@@ -28,19 +27,17 @@ class NaiveNorm(Norm):
     Options: ClassVar[type] = NaiveNormOptions
 
     def __init__(self, options: NaiveNormOptions, features: int, *, rngs: nnx.Rngs):
-        self.pool = lnpool.nn.LearnedNormPool(features, score=None, rngs=rngs, **dataclasses.asdict(options))
+        super().__init__(options, features, rngs=rngs, score=None)
         self.scorer = lnpool.nn.AttentionScores(features, rngs=rngs)
-        self.scale_limit = options.scale_limit
-        self.features = features
 
-    def __call__(
+    def mean(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B D"], Intermediates]:
-        """Return the pooled states, the attention and the exponent."""
+    ) -> tuple[Float[Array, "B D"], Float[Array, "B T"]]:
+        """Return the power mean of the limited states, and the attention."""
         some = mask.any(axis=1, keepdims=True)
         states = jnp.where(mask[..., None], states, 1)  # padding has weight 0; its powers must have derivatives
         attention = masked_softmax(self.scorer(states, mask=mask), mask)
         a, p = jnp.where(some, attention, 1)[..., None], self.pool.p
         h = jnp.exp(lnpool.scale_limit(states, self.scale_limit))
         pooled = (jnp.sum((a * h) ** p, axis=1) / jnp.sum(a**p, axis=1)) ** (1 / p)
-        return jnp.where(some, pooled, 0), {"attention": attention, "p": p}
+        return jnp.where(some, pooled, 0), attention

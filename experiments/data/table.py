@@ -70,6 +70,8 @@ def _decode(path: Path) -> tuple[str, int]:
         content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise DataError(f"{path} is no file: give --path a CSV, TSV or JSON-lines file.") from None
+    if b"\0" in content:
+        raise DataError(f"{path.name} is no text in UTF-8: it holds zero bytes, as UTF-16 and binary files do.")
     text = content.decode("utf-8-sig", errors="replace")
     return text, text.count("\ufffd") - content.count("\ufffd".encode())
 

@@ -1,7 +1,7 @@
 """Tables, figures and a page from run folders alone: `python -m experiments.report RUN... [--page docs/page.md]`.
 
-A RUN is a run folder or the folder of a sweep. Runs that differ only in their seed make one row, with the options that
-are not at their default, the mean and its 95 % interval, and the difference to attention pooling over the same seeds.
+A RUN is a run folder or the folder of a sweep. Runs that differ only in seed or fold make one row, with the options
+that are not at their default, the mean and its 95 % interval, and the difference to attention pooling over the same.
 The same folders give the same bytes, in whatever order they are named.
 """
 

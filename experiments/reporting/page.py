@@ -1,6 +1,7 @@
 """A page from run folders: for every folder that is named, its tables in words and numbers, figures and commands."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,11 @@ def write(path: Path, folders: Sequence[Path], texts: Sequence[str]) -> None:
 
 
 PREFACE = """Every number and sentence on this page is printed by `python -m experiments.report` from run folders. ± is
-half the 95 % interval of the mean over seeds (Student's t). The test split of a run is read once; its parameters were
-chosen on validation. Differences to attention pooling are taken seed by seed and tested by Student's paired t-test,
-corrected by Holm's method for all comparisons of the section. Over places (a place is a task, an encoder and their
-options) the mean differences are tested by Wilcoxon's signed-rank test, corrected for the number of poolers; places
-that share a task are not independent, so read these p-values as a summary, not as proof."""
+half the 95 % interval of the mean over seeds and folds (Student's t). The test split of a run is read once; its
+parameters were chosen on validation. Differences to attention pooling are taken run by run and tested by Student's
+paired t-test, corrected by Holm's method for all comparisons of the section. Over places (a place is a task, an encoder
+and their options) the mean differences are tested by Wilcoxon's signed-rank test, corrected for the number of poolers;
+places that share a task are not independent, so read these p-values as a summary, not as proof."""
 
 
 def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], linear: Sequence[Row]) -> None:
@@ -191,12 +192,18 @@ def _linear_in_words(table: tables.Table) -> str:
 
 
 def _commands(rows: Sequence[Row]) -> str:
-    """The command of every row; the seeds stand beside it."""
+    """The command of every row; seeds, and folds where there are several, stand beside it."""
     lines = []
     for row in rows:
-        runs = sorted([*row.finished, *row.failed], key=lambda run: run.seed)
-        seeds = " ".join(str(run.seed) for run in runs)
-        command = runs[0].command.replace(f"--seed {runs[0].seed}", "--seed SEED")
-        seconds = [run.facts["seconds"]["total"] for run in row.finished]
-        lines.append(f"{command}  # SEED: {seeds}" + f"; {np.mean(seconds):.0f} s each" * bool(seconds))
+        runs = [*row.finished, *row.failed]
+        last = max(runs, key=lambda run: run.repeat)
+        names = {"SEED": ("--seed", [run.seed for run in runs])}
+        if last.fold:
+            names["FOLD"] = ("--data.fold", [run.fold for run in runs])
+        command = last.command
+        for name, (flag, _) in names.items():
+            command = re.sub(rf"{flag} \d+", f"{flag} {name}", command)
+        notes = [f"{name}: {' '.join(map(str, sorted(set(values))))}" for name, (_, values) in names.items()]
+        notes += [f"{np.mean([run.facts['seconds']['total'] for run in row.finished]):.0f} s each"] * bool(row.finished)
+        lines.append(f"{command}  # {'; '.join(notes)}")
     return "```bash\n" + "\n".join(lines) + "\n```"

@@ -20,7 +20,7 @@ from experiments.writer import ENVIRONMENT, FAILURE, METRICS, SUMMARY
 
 
 class Key(NamedTuple):
-    """What the runs of a row share: everything but the seed. Options are those that are not at their default."""
+    """What the runs of a row share: all but seed and fold. Options are those that are not at their default."""
 
     task: str
     encoder: str
@@ -57,6 +57,16 @@ class Run:
     """None for the linear baseline, which has no configuration of a network."""
     summary: dict[str, Any] | None
     exit_code: int = 0
+
+    @property
+    def fold(self) -> int:
+        """Which tenth of the data was the test split; 0 where the split is official."""
+        return getattr(self.config and self.config.data, "fold", 0)
+
+    @property
+    def repeat(self) -> tuple[int, int]:
+        """What tells the runs of a row apart: fold and seed."""
+        return self.fold, self.seed
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -106,15 +116,15 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The runs of one configuration, by seed."""
+    """The runs of one configuration, by fold and seed."""
 
     key: Key
     finished: tuple[Run, ...]
     failed: tuple[Run, ...]
 
-    def by_seed(self) -> dict[int, float]:
-        """Test accuracy by seed."""
-        return {run.seed: run.accuracy for run in self.finished}
+    def accuracies(self) -> dict[tuple[int, int], float]:
+        """Test accuracy by fold and seed."""
+        return {run.repeat: run.accuracy for run in self.finished}
 
 
 def natural(text: str) -> list[Any]:
@@ -188,7 +198,7 @@ def _config(path: Path, text: str) -> Config:
 
 
 def _key(config: Config) -> Key:
-    changes = {path: value for path, value in config_changes(config).items() if path != "seed"}
+    changes = {path: value for path, value in config_changes(config).items() if path not in ("seed", "data.fold")}
     pool = {path: value for path, value in changes.items() if path.startswith("pool.")}
     setting = {path: value for path, value in changes.items() if not path.startswith("pool.")}
     return Key(config.task, config.encoder, config.pooler, in_words(setting), in_words(pool))
@@ -212,9 +222,9 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         groups[run.key].append(run)
     result = []
     for key, group in sorted(groups.items(), key=lambda item: [natural(part) for part in item[0]]):
-        group.sort(key=lambda run: run.seed)
+        group.sort(key=lambda run: run.repeat)
         for one, other in pairwise(group):
-            if one.seed == other.seed:
+            if one.repeat == other.repeat:
                 raise DataError(f"{one.folder} and {other.folder} are the same run: give one of them.")
         finished = tuple(run for run in group if run.summary is not None)
         result.append(Row(key, finished, tuple(run for run in group if run.summary is None)))

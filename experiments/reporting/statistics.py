@@ -1,7 +1,7 @@
-"""Means over seeds with intervals, and tests against attention pooling that know how many there are."""
+"""Means over runs with intervals, and tests against attention pooling that know how many there are."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -30,7 +30,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 class Comparison(NamedTuple):
-    """A pooler against attention pooling over the seeds that both have."""
+    """A pooler against attention pooling over the seeds and folds that both have."""
 
     difference: Estimate
     p_value: float | None
@@ -39,14 +39,14 @@ class Comparison(NamedTuple):
     """The same after Holm's correction for all comparisons of the report."""
 
 
-def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> Comparison | None:
-    """Compare by seed; None when no seed is shared."""
-    seeds = sorted(values.keys() & reference.keys())
-    if not seeds:
+def paired(values: Mapping[Any, float], reference: Mapping[Any, float]) -> Comparison | None:
+    """Compare run by run; None when no seed and fold is shared."""
+    shared = sorted(values.keys() & reference.keys())
+    if not shared:
         return None
-    differences = np.array([values[seed] - reference[seed] for seed in seeds])
+    differences = np.array([values[run] - reference[run] for run in shared])
     difference = estimate(differences.tolist())
-    if len(seeds) < 2 or np.ptp(differences) < 1e-12:
+    if len(shared) < 2 or np.ptp(differences) < 1e-12:
         return Comparison(difference, None)
     return Comparison(difference, float(stats.ttest_1samp(differences, 0).pvalue))
 
@@ -71,7 +71,7 @@ def comparisons(rows: Sequence[Row]) -> dict[Key, Comparison]:
     for row in rows:
         reference = references.get(row.key.place)
         if reference is not None and reference is not row:
-            comparison = paired(row.by_seed(), reference.by_seed())
+            comparison = paired(row.accuracies(), reference.accuracies())
             if comparison is not None:
                 found[row.key] = comparison
     tested = [key for key, comparison in found.items() if comparison.p_value is not None]

@@ -97,7 +97,7 @@ def results(rows: Sequence[Row], found: Mapping[Key, Comparison]) -> Table:
     columns |= {"difference": 4, "Holm p": 3} if found else {}
     columns |= {"p": 2, "parameters": 0, "seconds": 0}
     lines = []
-    for row in sorted(rows, key=lambda row: -np.mean([*row.by_seed().values()] or -1)):
+    for row in sorted(rows, key=lambda row: -np.mean([*row.accuracies().values()] or -1)):
         key, comparison = row.key, found.get(row.key)
         exponents = [float(run.p.mean()) for run in row.finished if run.p is not None]
         cells: list[Cell] = [key.task, key.encoder, key.pooler, key.options, len(row.finished)]
@@ -125,7 +125,7 @@ def pivot(rows: Sequence[Row], found: Mapping[Key, Comparison], encoder: str) ->
     usual = usual_n(rows)
     best = {
         place: max(
-            (np.mean([*row.by_seed().values()]) for row in rows if row.finished and _place(row) == place), default=0
+            (np.mean([*row.accuracies().values()]) for row in rows if row.finished and _place(row) == place), default=0
         )
         for place in places
     }

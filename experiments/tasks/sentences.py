@@ -40,8 +40,8 @@ class _Sentences(TextClassification):
         if isinstance(options, TreeOptions) and options.phrases:
             return sentences.phrases(locate(sentences.TREES, options.archives, options.cache), cls.name)
         path = locate(sentences.ARCHIVE, options.archives, options.cache)
-        folds = {"fold": options.fold, "grouped": options.grouped} if isinstance(options, FoldOptions) else {}
-        return sentences.read(path, cls.name, **folds)
+        folds = options if isinstance(options, FoldOptions) else FoldOptions()
+        return sentences.read(path, cls.name, folds.fold, grouped=folds.grouped)
 
 
 def sentence_task(name: str) -> type[TextClassification]:

@@ -176,6 +176,16 @@ def test_a_page_is_a_function_of_the_folders(sweep_folder, tmp_path):
     assert str(tmp_path) not in text
 
 
+def test_folds_count_as_runs(tmp_path):
+    for fold, accuracy in enumerate((0.7, 0.8, 0.9)):
+        run_folder(tmp_path / "folds" / f"{fold}", f"--task mr --pooler mean --fold {fold}", accuracy)
+    assert report.main([str(tmp_path / "folds"), "--page", str(tmp_path / "page.md")]) == 0
+    text = (tmp_path / "page.md").read_text()
+    assert "3 finished runs of 1 configurations" in text
+    assert "| mr | bigru | mean |  | 3 | 0.8000 ± 0.2484 |" in text, "4.303 standard errors, of 0.1 / sqrt 3"
+    assert "--task mr --encoder bigru --pooler mean --seed SEED --data.fold FOLD  # SEED: 0; FOLD: 0 1 2; 2 s each" in text
+
+
 def test_needles_compare_the_learned_with_the_best_fixed_exponent(tmp_path):
     lines = needles.best_and_learned(records.rows(records.collect([needle_folders(tmp_path / "needles")])))
     assert [(line.signals, line.best, line.is_close) for line in lines] == [(1, 8.0, False), (4, 2.0, True)]

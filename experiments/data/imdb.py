@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.data.fetch import Archive, member, members
+from experiments.data.fetch import Archive, members
 from experiments.data.text import Example, held_out
+from experiments.errors import DataError
 
 ARCHIVE = Archive(
     "aclImdb_v1.tar.gz",
@@ -13,6 +14,7 @@ ARCHIVE = Archive(
     "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
 )
 _REVIEW = re.compile(r"(train|test)/(neg|pos)/(\d+)_(\d+)\.txt$")
+_FILMS = re.compile(r"train/urls_(neg|pos)\.txt$")
 
 
 def read(path: Path, *, scores: bool) -> Iterator[Example]:
@@ -20,11 +22,17 @@ def read(path: Path, *, scores: bool) -> Iterator[Example]:
 
     All training reviews of one film are in one split.
     """
-    films = {side: member(path, f"train/urls_{side}.txt").decode().splitlines() for side in ("neg", "pos")}
+    reviews: list[tuple[re.Match[str], str]] = []
+    films: dict[str, list[str]] = {}
     for name, content in members(path):
-        found = _REVIEW.search(name)
-        if found:
-            split, side, number, score = found.groups()
-            text = content.decode("utf-8", errors="replace").replace("<br />", " ")
-            label = score.zfill(2) if scores else side
-            yield Example(text, label, held_out(films[side][int(number)]) if split == "train" else split)
+        text = content.decode("utf-8", errors="replace")
+        if found := _REVIEW.search(name):
+            reviews.append((found, text.replace("<br />", " ")))
+        elif found := _FILMS.search(name):
+            films[found[1]] = text.splitlines()
+    if len(films) < 2:
+        raise DataError(f"{path.name} has no train/urls_neg.txt and urls_pos.txt: is it the archive of {ARCHIVE.url}?")
+    for found, text in reviews:
+        split, side, number, score = found.groups()
+        label = score.zfill(2) if scores else side
+        yield Example(text, label, held_out(films[side][int(number)]) if split == "train" else split)

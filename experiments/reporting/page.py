@@ -125,7 +125,7 @@ def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], linear: S
         if figure is not None:
             page.figure(f"{name}-{kind}", caption, figure)
     page.say("<details><summary>All rows, and the command of each</summary>")
-    page.table(f"{name}-rows", tables.results(rows, found))
+    page.table(f"{name}-rows", tables.results(rows, found, brief=True))
     page.say(_commands(rows), "</details>")
 
 

@@ -88,8 +88,11 @@ def _of(row: Row, value: Callable[[Any], float]) -> Estimate | None:
     return estimate([value(run) for run in row.finished]) if row.finished else None
 
 
-def results(rows: Sequence[Row], found: Mapping[Key, Comparison]) -> Table:
-    """Return one row a configuration, best accuracy first."""
+def results(rows: Sequence[Row], found: Mapping[Key, Comparison], *, brief: bool = False) -> Table:
+    """Return one row a configuration, best accuracy first.
+
+    When `brief`, options are only those that rows of the same task, encoder and pooler differ in.
+    """
     failures = any(row.failed for row in rows)
     columns = {"task": 0, "encoder": 0, "pooler": 0, "options": 0, "runs": 0}
     columns |= {"failed": 0} if failures else {}
@@ -99,8 +102,10 @@ def results(rows: Sequence[Row], found: Mapping[Key, Comparison]) -> Table:
     lines = []
     for row in sorted(rows, key=lambda row: -np.mean([*row.accuracies().values()] or -1)):
         key, comparison = row.key, found.get(row.key)
+        alike = [other.key.options for other in rows if other.key[:3] == key[:3]]
+        options = key.options if not brief else telling(key.options, alike) if len(alike) > 1 else ""
         exponents = [float(run.p.mean()) for run in row.finished if run.p is not None]
-        cells: list[Cell] = [key.task, key.encoder, key.pooler, key.options, len(row.finished)]
+        cells: list[Cell] = [key.task, key.encoder, key.pooler, options, len(row.finished)]
         cells += [len(row.failed)] if failures else []
         cells += [_of(row, lambda run: run.accuracy), _of(row, lambda run: run.facts["test"]["macro_f1"])]
         if found:

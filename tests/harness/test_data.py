@@ -4,9 +4,11 @@ import hashlib
 import itertools
 from collections import Counter
 
+import jax
 import numpy as np
 import pytest
 
+from experiments import build
 from experiments.classification import TextClassification, TextOptions, bucket_widths
 from experiments.data import wordnet
 from experiments.data.batching import Corpus
@@ -105,6 +107,12 @@ def test_the_order_is_the_known_one(corpus):
         digest.update(np.asarray(corpus.shuffled(seed=0, step=step).tokens).tobytes())
     # A change here changes the result of every run that was ever reported.
     assert digest.hexdigest()[:16] == "31878f0b2d03d162"
+
+
+def test_the_noise_is_the_known_one():
+    keys = [build.stream(seed, name) for seed in (0, 7) for name in ("init", "dropout")]
+    bits = [jax.random.bits(jax.random.fold_in(key, step), (4,)) for key in keys for step in (0, 1)]
+    assert hashlib.sha256(np.stack(bits).tobytes()).hexdigest()[:16] == "de496c5546a58a2a"
 
 
 def test_shapes_are_as_many_as_buckets(corpus):

@@ -62,7 +62,11 @@ def interrupt(monkeypatch, step, action):
     monkeypatch.setattr(Journal, "step", noted)
 
 
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 5), (signal.SIGINT, 16)])
+STOPS = [(signal.SIGTERM, 5), (signal.SIGINT, 16)]
+STOPS += [pytest.param(signal.SIGTERM, step, marks=pytest.mark.slow) for step in range(1, 16) if step != 5]
+
+
+@pytest.mark.parametrize(("number", "step"), STOPS)
 def test_a_signal_saves_and_resume_is_bit_identical(number, step, whole, tmp_path, monkeypatch, capsys):
     """Step 16 is the last one: only its validation and the test are left."""
     folder, handlers = tmp_path / "run", [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]

@@ -1,13 +1,14 @@
 """The benchmarks run end to end on a tiny shape, and every row computes what it says. No test looks at a time."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import million, page, pool, rows, shapes, table, targets, timing, torch_rows
+from benchmarks import million, page, pool, rows, shapes, steps, table, targets, timing, torch_rows
 from benchmarks.cli import UsageError
 from benchmarks.programs import BOTH, DONATED, FORWARD, build
 
@@ -219,3 +220,14 @@ def test_a_document_over_eight_devices_is_that_of_one(capsys):
     assert max(differences) < 1e-4
     assert million.main(["--tokens", "801"]) == 2
     assert "multiple of 8" in capsys.readouterr().err
+
+
+def test_the_share_of_a_step_is_of_real_steps(capsys):
+    line = "--encoders bag --poolers max --batch-size 8 --max-len 8 --rounds 2"
+    assert steps.main(line.split()) == 0
+    header, _, row = capsys.readouterr().out.splitlines()
+    assert header == "| encoder, 8 x 8 words | mean, ms a step | max |"
+    assert re.fullmatch(r"\| bag \| [\d.]+ \| -?\d+% \|", row)
+    assert steps.share({"mean": np.array([1.0, 3.0, 2.0]), "max": np.array([2.0, 4.0, 8.0])}, "max") == 0.5
+    assert steps.main(["--poolers", "maxx"]) == 2
+    assert "unknown pooler 'maxx': did you mean 'max'?" in capsys.readouterr().err

@@ -183,9 +183,7 @@ def test_folds_count_as_runs(tmp_path):
     text = (tmp_path / "page.md").read_text()
     assert "3 finished runs of 1 configurations" in text
     assert "| mr | bigru | mean |  | 3 | 0.8000 ± 0.2484 |" in text, "4.303 standard errors, of 0.1 / sqrt 3"
-    assert (
-        "--pooler mean --seed SEED --data.fold FOLD  # SEED: 0; FOLD: 0 1 2; 2 s each" in text
-    )
+    assert "--pooler mean --seed SEED --data.fold FOLD  # SEED: 0; FOLD: 0 1 2; 2 s each" in text
 
 
 def test_needles_compare_the_learned_with_the_best_fixed_exponent(tmp_path):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.reporting.records import Row
+from experiments.reporting.records import Row, Run
 from experiments.reporting.statistics import Estimate, estimate
 from experiments.reporting.tables import Cell, Table
 
@@ -19,14 +19,19 @@ class Line(NamedTuple):
     signals: int
     best: float
     """The fixed exponent with the highest mean validation accuracy."""
+    lowest: float
+    """The fixed exponent with the lowest mean validation loss: what training strives for, and less noisy."""
     best_accuracy: Estimate
     learned: Estimate
     learned_accuracy: Estimate
 
-    @property
-    def is_close(self) -> bool:
-        """Whether the learned exponent is within 25 % of the best fixed one."""
-        return abs(self.learned.mean / self.best - 1) <= CLOSE
+    def ratio(self, fixed: float) -> float:
+        """Return the learned exponent over a fixed one."""
+        return self.learned.mean / fixed
+
+    def is_close(self, fixed: float) -> bool:
+        """Whether the learned exponent is within 25 % of a fixed one."""
+        return abs(self.ratio(fixed) - 1) <= CLOSE
 
 
 def best_and_learned(rows: Sequence[Row]) -> list[Line]:
@@ -40,25 +45,31 @@ def best_and_learned(rows: Sequence[Row]) -> list[Line]:
         fixed = [row for row in group if not row.finished[0].trains_p]
         learned = [row for row in group if row.finished[0].trains_p]
         if len(fixed) > 1 and len(learned) == 1:
-            best = max(fixed, key=_validation)
-            exponents = estimate([float(run.p.mean()) for run in learned[0].finished if run.p is not None])
-            accuracies = (estimate([run.accuracy for run in row.finished]) for row in (best, learned[0]))
-            best_accuracy, learned_accuracy = accuracies
-            p = best.finished[0].p
-            assert p is not None
-            lines.append(Line(signals, float(p.mean()), best_accuracy, exponents, learned_accuracy))
+            best = max(fixed, key=lambda row: _validation(row, "accuracy"))
+            lowest = min(fixed, key=lambda row: _validation(row, "loss"))
+            accuracies = [estimate([run.accuracy for run in row.finished]) for row in (best, learned[0])]
+            exponents = estimate([_p(run) for run in learned[0].finished])
+            p, q = _p(best.finished[0]), _p(lowest.finished[0])
+            lines.append(Line(signals, p, q, accuracies[0], exponents, accuracies[1]))
     return lines
 
 
-def _validation(row: Row) -> float:
-    return float(np.mean([run.facts["validation"]["accuracy"] for run in row.finished]))
+def _p(run: Run) -> float:
+    assert run.p is not None
+    return float(run.p.mean())
+
+
+def _validation(row: Row, score: str) -> float:
+    return float(np.mean([run.facts["validation"][score] for run in row.finished]))
 
 
 def table(lines: Sequence[Line]) -> Table:
     """Return one row a number of signal words."""
-    header = ("k", "best fixed p", "accuracy there", "learned p", "accuracy", "learned / best", "within 25 %")
+    ratios = ("learned / best by accuracy", "by loss")
+    header = ("k", "best p by accuracy", "accuracy there", "best p by loss", "learned p", "accuracy", *ratios)
     rows: list[tuple[Cell, ...]] = []
     for line in lines:
-        ratio, close = line.learned.mean / line.best, "yes" if line.is_close else "no"
-        rows.append((line.signals, line.best, line.best_accuracy, line.learned, line.learned_accuracy, ratio, close))
-    return Table(header, tuple(rows), (0, 2, 4, 2, 4, 2, 0))
+        fixed: tuple[Cell, ...] = (line.best, line.best_accuracy, line.lowest)
+        learned: tuple[Cell, ...] = (line.learned, line.learned_accuracy)
+        rows.append((line.signals, *fixed, *learned, line.ratio(line.best), line.ratio(line.lowest)))
+    return Table(header, tuple(rows), (0, 2, 4, 2, 2, 4, 2, 2))

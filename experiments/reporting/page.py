@@ -11,7 +11,7 @@ import numpy as np
 from experiments.errors import UsageError
 from experiments.reporting import attended, figures, needles, records, statistics, tables
 from experiments.reporting.records import Row
-from experiments.reporting.statistics import Comparison
+from experiments.reporting.statistics import Comparison, Estimate
 from experiments.writer import SWEEP
 
 
@@ -177,11 +177,25 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _needles_in_words(lines: Sequence[needles.Line]) -> str:
-    close = [str(line.signals) for line in lines if line.is_close]
+    close = {
+        "accuracy": [str(line.signals) for line in lines if line.is_close(line.best)],
+        "loss": [str(line.signals) for line in lines if line.is_close(line.lowest)],
+    }
+    told = [f"By {score} for {len(found)}{_listed(found)}" for score, found in close.items()]
+    apart = [str(line.signals) for line in lines if _apart(line.best_accuracy, line.learned_accuracy)]
     return (
-        f"The learned p is within 25 % of the best fixed p for {len(close)} of {len(lines)} values of k"
-        f"{_listed(close)}. The best fixed p is the one with the highest mean validation accuracy."
+        f"The learned p is within 25 % of the best fixed p for how many of the {len(lines)} values of k? "
+        f"{'. '.join(told)}. The best fixed p has the highest mean validation accuracy or the lowest mean validation "
+        f"loss. The intervals of the test accuracy at the best fixed p by accuracy and at the learned p are apart for "
+        f"{len(apart)}{_listed(apart)}."
     )
+
+
+def _apart(one: Estimate, other: Estimate) -> bool:
+    """Whether two intervals do not overlap; a single run has none."""
+    if one.half is None or other.half is None:
+        return False
+    return abs(one.mean - other.mean) > one.half + other.half
 
 
 def _linear_in_words(table: tables.Table) -> str:

@@ -17,10 +17,10 @@ from experiments.reporting.statistics import Estimate, estimate, holm, paired
 from tests.harness.conftest import TINY
 
 
-def run_folder(path: Path, line: str, accuracy: float, *, p=None, entropy=None) -> Path:
+def run_folder(path: Path, line: str, accuracy: float, *, p=None, entropy=None, loss=1.0) -> Path:
     config = parse_args(line.split())
     records_ = [
-        {"step": step, "epoch": float(step), "train_loss": None, "loss": 1.0, "accuracy": accuracy}
+        {"step": step, "epoch": float(step), "train_loss": None, "loss": loss, "accuracy": accuracy}
         | ({"p": p} if p is not None else {})
         | ({"attention_entropy": entropy - step / 10} if entropy is not None else {})
         for step in range(3)
@@ -77,7 +77,7 @@ def needle_folders(out: Path) -> Path:
     for k in (1, 4):
         for p in (1.0, 2.0, 8.0):
             line = f"--task needles --data.signals {k} --pool.exponent fixed --pool.p-init {p}"
-            run_folder(out / f"fixed-{k}-{p}", line, 0.9 - abs(p - 8 / k) / 100, p=p)
+            run_folder(out / f"fixed-{k}-{p}", line, 0.9 - abs(p - 8 / k) / 100, p=p, loss=(p - 2) ** 2)
         for seed, p in enumerate((2.1, 2.3)):
             run_folder(out / f"learned-{k}-{seed}", f"--task needles --data.signals {k} --seed {seed}", 0.6, p=p)
     return out
@@ -173,6 +173,7 @@ def test_a_page_is_a_function_of_the_folders(sweep_folder, tmp_path):
     assert "python -m experiments.train --task trec --encoder cnn --pooler mean --seed SEED --epochs 2" in text
     assert "60 finished runs of 12 configurations" in text
     assert "| bag | learned_norm | 1.85 ± 0.10 | 1.85 ± 0.10 |" in text, "seeds of mean p 1.75, 1.8, ... 1.95"
+    assert "By accuracy for 1 (4). By loss for 2 (1, 4)." in text
     assert str(tmp_path) not in text
 
 
@@ -188,7 +189,8 @@ def test_folds_count_as_runs(tmp_path):
 
 def test_needles_compare_the_learned_with_the_best_fixed_exponent(tmp_path):
     lines = needles.best_and_learned(records.rows(records.collect([needle_folders(tmp_path / "needles")])))
-    assert [(line.signals, line.best, line.is_close) for line in lines] == [(1, 8.0, False), (4, 2.0, True)]
+    assert [(line.signals, line.best, line.lowest) for line in lines] == [(1, 8.0, 2.0), (4, 2.0, 2.0)]
+    assert [(line.is_close(line.best), line.is_close(line.lowest)) for line in lines] == [(False, True), (True, True)]
     assert lines[0].learned.mean == pytest.approx(2.2)
 
 

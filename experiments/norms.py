@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 import lnpool
 import lnpool.nn
+from experiments import devices
 from experiments.contracts import Intermediates
 from experiments.options import Interval
 
@@ -46,7 +47,11 @@ class Norm(nnx.Module):
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T *H"]]:
         """Return the power mean of the limited states, and the attention."""
-        return self.pool(states, mask=mask, return_weights=True)
+
+        def pool(pool: lnpool.nn.LearnedNormPool, states: Array, mask: Array) -> tuple[Array, Array]:
+            return pool(states, mask=mask, return_weights=True)
+
+        return devices.by_rows(pool, self.pool, states, mask)
 
     def __call__(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]

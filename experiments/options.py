@@ -103,6 +103,11 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
 
 # What does not decide a result.
 _NOT_DECISIVE = (
+    "devices.count",
+    "devices.parameters",
+    "devices.coordinator",
+    "devices.processes",
+    "devices.process",
     "out",
     "resume",
     "save.minutes",

@@ -76,21 +76,18 @@ def _initialize(**arguments: Any) -> None:
         raise UsageError(f"the processes did not meet ({reason}): see --devices.coordinator.") from None
 
 
-def every() -> list[Any]:
-    """Return the devices of all processes, those of one side by side."""
-    return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+def all_of_them() -> int:
+    """Return the number of devices of all processes: what is used where no number is given."""
+    return jax.device_count()
 
 
 @contextmanager
 def mesh(options: DeviceOptions, batch_size: int) -> Iterator[None]:
     """Put the chosen devices into the context; none where there is one. Raise UsageError where they do not suit."""
-    devices, count = every(), options.count
-    if count and jax.process_count() > 1 and count != len(devices):
-        raise UsageError(f"--devices.count {count}: several processes use all their {len(devices)} devices.")
-    if count > len(devices):
-        raise UsageError(f"--devices.count {count}: there are {len(devices)} devices.")
-    devices = devices[:count] if count else devices
-    count = len(devices)
+    count, there = options.count or all_of_them(), jax.device_count()
+    if count > there or (count < there and jax.process_count() > 1):
+        advice = "several processes use all" if count < there else "choose fewer"
+        raise UsageError(f"--devices.count {count}: there are {there} devices, {advice}.")
     if batch_size % count:
         nearest = max(round(batch_size / count), 1) * count
         advice = f"choose {nearest}, or another --devices.count"
@@ -98,6 +95,8 @@ def mesh(options: DeviceOptions, batch_size: int) -> Iterator[None]:
     if count == 1:
         yield
         return
+    # The devices of a process lie side by side, and so do its rows.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))[:count]
     with jax.set_mesh(Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))):
         yield
 

@@ -83,7 +83,8 @@ def load(path: Path, expected: Any) -> tuple[Any, dict[str, Any]]:
     with _alone() as checkpointer:
         arrays = checkpointer.restore(path.absolute() / ARRAYS, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     tree = jax.tree.unflatten(jax.tree.structure(expected), [arrays[name] for name in leaves])
-    tree = jax.tree.map(lambda array, like: jax.device_put(array, like.sharding), tree, expected)
+    # A copy, because the first training step gives the memory of its state away.
+    tree = jax.tree.map(lambda array, like: jax.device_put(array, like.sharding, may_alias=False), tree, expected)
     return tree, json.loads((path / FACTS).read_text(encoding="utf-8"))
 
 

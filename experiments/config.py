@@ -99,7 +99,7 @@ class Config(Generic[Data, Encode, Pool]):
 
 @dataclasses.dataclass(frozen=True)
 class Resumed:
-    """Go on with a run: its folder says all but on which devices."""
+    """Go on with a run: its folder says all, but the devices may be others."""
 
     resume: Path
     """Run folder."""
@@ -161,15 +161,16 @@ def with_vector_size(config: Config) -> Config:
 
 
 def _resumed(folder: Path, arguments: list[str]) -> Config:
-    """Return the configuration of a run folder, on the devices of the command line."""
+    """Return the configuration of a run folder; how processes meet is for the command line to say."""
     for word in arguments:
         if word.startswith("--") and not word.startswith(("--resume", "--devices.", "--debug", "--help")):
             raise UsageError(f"--resume takes every option but --devices from the folder: leave out {word}.")
-    given = parse(Resumed, arguments, program="python -m experiments.train --resume")
-    validate(given)
     if not (folder / CONFIG).is_file():
         raise UsageError(f"--resume {folder} has no {CONFIG}: give the folder of a run.")
     config = from_json((folder / CONFIG).read_text(encoding="utf-8"))
+    as_before = DeviceOptions(count=config.devices.count, parameters=config.devices.parameters)
+    given = parse(Resumed, arguments, program="python -m experiments.train", default=Resumed(folder, as_before))
+    validate(given)
     return dataclasses.replace(config, out=folder, resume=folder, devices=given.devices, debug=given.debug)
 
 

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any, Generic, NoReturn, TypeVar
+from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar
 
 from experiments.cli import parse
 from experiments.data import vectors
@@ -85,6 +85,8 @@ class Config(Generic[Data, Encode, Pool]):
     """Validations an epoch; the parameters of the best one are tested and saved."""
     patience: Annotated[int, Interval("[0, 100000]")] = 0
     """Stop after this many validations in a row without a new best one; 0 never stops early."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Dtype in which the encoder computes; parameters, pooling, head and optimiser are float32."""
     out: Path | None = None
     """Run folder, new or empty; runs/<task>-<encoder>-<pooler>-seed<seed>-<time> when not given."""
     resume: Path | None = None

@@ -48,7 +48,7 @@ class Norm(nnx.Module):
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T *H"]]:
         """Return the power mean of the limited states, and the attention."""
 
-        def pool(pool: lnpool.nn.LearnedNormPool, states: Array, mask: Array) -> tuple[Array, Array]:
+        def pool(pool: Any, states: Array, mask: Array) -> tuple[Array, Array]:
             return pool(states, mask=mask, return_weights=True)
 
         return devices.by_rows(pool, self.pool, states, mask)

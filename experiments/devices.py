@@ -23,6 +23,7 @@ AXIS = "data"
 WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
 SMALLEST = 2**14  # numbers of an array, below which its shares would be too small to be worth their exchange
 AUTO = "auto"
+PATIENCE = 10  # seconds for which a process that ends waits for the others; then JAX ends all of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +64,14 @@ def joined(options: DeviceOptions) -> Iterator[None]:
             raise UsageError(f"--devices.process {process} is not below --devices.processes {processes}.")
         _initialize(coordinator_address=coordinator, num_processes=processes, process_id=process)
     yield
-    # Only after success: where one process fails, the others shall not be waited for.
+    # Only after success: a process that fails leaves at once, and JAX ends the others.
     multihost_utils.sync_global_devices("done")
     jax.distributed.shutdown()
 
 
 def _initialize(**arguments: Any) -> None:
     try:
-        jax.distributed.initialize(**arguments)
+        jax.distributed.initialize(shutdown_timeout_seconds=PATIENCE, **arguments)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"the processes did not meet ({reason}): see --devices.coordinator.") from None

@@ -45,7 +45,8 @@ def model(config: Config, vocabulary_size: int, classes: int) -> TextClassifier:
         pooler = POOLERS[config.pooler](config.pool, encoder.features, rngs=rngs)
     except ValueError as error:
         raise UsageError(f"{config.encoder} with {config.pooler}: {error}") from error
-    return TextClassifier(encoder, pooler, Head(config.head, pooler.features, classes, rngs=rngs))
+    head = Head(config.head, pooler.features, classes, rngs=rngs)
+    return TextClassifier(encoder, pooler, head, config.compute)
 
 
 def read_vectors(model: TextClassifier, config: Config, vocabulary: Vocabulary) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from experiments.errors import DataError
@@ -30,12 +31,12 @@ def named(tree: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, step: int, tree: Any, facts: dict[str, Any]) -> Path:
-    """Write a step: it appears whole or not at all. Raises whatever the file system or orbax raises."""
+    """Write a step of NumPy arrays: it appears whole or not at all. Raises what the file system or orbax raises."""
     partial, final = folder / f"{PARTIAL}{step}", folder / str(step)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    with _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(partial.absolute() / ARRAYS, named(tree))
+    with _quiet(), _alone() as checkpointer:
+        checkpointer.save(partial.absolute() / ARRAYS, args=ocp.args.PyTreeSave(named(tree)))
     (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
     shapes = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in named(tree).items()}
     manifest = {"step": step, "arrays": shapes, "files": _digests(partial)}
@@ -78,13 +79,12 @@ def load(path: Path, expected: Any) -> tuple[Any, dict[str, Any]]:
         if stored.get(name) != shapes.get(name):
             have, want = stored.get(name, "nothing"), shapes.get(name, "nothing")
             raise DataError(f"checkpoint {path.name} holds {have} as {name!r}, this program expects {want}.")
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, leaves)
-    arguments = ocp.args.PyTreeRestore(
-        item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract)
-    )
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        arrays = checkpointer.restore(path.absolute() / ARRAYS, args=arguments)
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
+    with _alone() as checkpointer:
+        arrays = checkpointer.restore(path.absolute() / ARRAYS, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     tree = jax.tree.unflatten(jax.tree.structure(expected), [arrays[name] for name in leaves])
+    # A copy, because the first training step gives the memory of its state away.
+    tree = jax.tree.map(lambda array, like: jax.device_put(array, like.sharding, may_alias=False), tree, expected)
     return tree, json.loads((path / FACTS).read_text(encoding="utf-8"))
 
 
@@ -119,6 +119,13 @@ def sweep(folder: Path) -> None:
     for mark in (PARTIAL, TRASH):
         for path in folder.glob(f"{mark}*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _alone() -> ocp.Checkpointer:
+    """Return orbax for this process, which waits for no other one."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=str(me))
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
 
 
 @contextmanager

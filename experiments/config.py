@@ -4,10 +4,11 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any, Generic, NoReturn, TypeVar
+from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar
 
 from experiments.cli import parse
 from experiments.data import vectors
+from experiments.devices import DeviceOptions
 from experiments.encoders import ENCODERS
 from experiments.errors import UsageError, unknown
 from experiments.heads import HeadOptions
@@ -69,6 +70,7 @@ class Config(Generic[Data, Encode, Pool]):
     head: HeadOptions = dataclasses.field(default_factory=HeadOptions)
     optim: OptimOptions = dataclasses.field(default_factory=OptimOptions)
     save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
+    devices: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
     task: str = "wordnet"
     """What to learn; one of the names in experiments/tasks."""
     encoder: str = "bigru"
@@ -83,14 +85,27 @@ class Config(Generic[Data, Encode, Pool]):
     """Validations an epoch; the parameters of the best one are tested and saved."""
     patience: Annotated[int, Interval("[0, 100000]")] = 0
     """Stop after this many validations in a row without a new best one; 0 never stops early."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Dtype in which the encoder computes; parameters, pooling, head and optimiser are float32."""
     out: Path | None = None
     """Run folder, new or empty; runs/<task>-<encoder>-<pooler>-seed<seed>-<time> when not given."""
     resume: Path | None = None
-    """Go on with the run of this folder, bit for bit; the folder says everything, so no other option may be given."""
+    """Go on with the run of this folder, bit for bit; the folder says everything but --devices, so give no others."""
     profile: bool = False
     """Trace ten training steps into the folder `profile` of the run, for TensorBoard or xprof."""
     tensorboard: bool = False
     """Write the records of `metrics.jsonl` for TensorBoard too, into the folder `tensorboard` of the run."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Resumed:
+    """Go on with a run: its folder says all, but the devices may be others."""
+
+    resume: Path
+    """Run folder."""
+    devices: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -148,14 +163,17 @@ def with_vector_size(config: Config) -> Config:
 
 
 def _resumed(folder: Path, arguments: list[str]) -> Config:
-    """Return the configuration of a run folder."""
-    strangers = [word for word in arguments if word not in ("--resume", f"--resume={folder}", str(folder), "--debug")]
-    if strangers:
-        raise UsageError(f"--resume takes every option from the folder: leave out {strangers[0]}.")
+    """Return the configuration of a run folder; how processes meet is for the command line to say."""
+    for word in arguments:
+        if word.startswith("--") and not word.startswith(("--resume", "--devices.", "--debug", "--help")):
+            raise UsageError(f"--resume takes every option but --devices from the folder: leave out {word}.")
     if not (folder / CONFIG).is_file():
         raise UsageError(f"--resume {folder} has no {CONFIG}: give the folder of a run.")
     config = from_json((folder / CONFIG).read_text(encoding="utf-8"))
-    return dataclasses.replace(config, out=folder, resume=folder, debug="--debug" in arguments)
+    as_before = DeviceOptions(count=config.devices.count, parameters=config.devices.parameters)
+    given = parse(Resumed, arguments, program="python -m experiments.train", default=Resumed(folder, as_before))
+    validate(given)
+    return dataclasses.replace(config, out=folder, resume=folder, devices=given.devices, debug=given.debug)
 
 
 def config_changes(config: Config) -> dict[str, Any]:

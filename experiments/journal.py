@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from tensorboardX import SummaryWriter
 
+from experiments import devices
 from experiments.contracts import Task
 from experiments.progress import Progress
 from experiments.writer import METRICS, RunFolder
@@ -27,7 +28,7 @@ class Journal:
         self._task = task
         self._folder = folder
         self._progress = progress
-        self._board = self._new_board() if tensorboard else None
+        self._board = self._new_board() if tensorboard and devices.is_first() else None
         self._losses: list[float] = []
         self.tokens = 0
         self.steps = 0

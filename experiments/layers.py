@@ -60,7 +60,9 @@ def zero_padding(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Ar
 
 def masked_mean(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
     """Return the mean over the real tokens; 0 where a text has none."""
-    return zero_padding(x, mask).sum(axis=1) / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
+    return zero_padding(x, mask).sum(axis=1, dtype=jnp.promote_types(x.dtype, jnp.float32)) / jnp.maximum(
+        mask.sum(axis=1, keepdims=True), 1
+    )
 
 
 def masked_softmax(scores: Float[Array, "B T *F"], mask: Bool[Array, "B T"]) -> Float[Array, "B T *F"]:
@@ -98,4 +100,4 @@ class WordEmbedding(nnx.Module):
         if rngs is not None and self.word_dropout > 0:
             hide = jax.random.bernoulli(rngs.dropout(), self.word_dropout, tokens.shape)
             tokens = jnp.where(hide, UNKNOWN, tokens)
-        return self.table(tokens)
+        return jnp.take(self.table.embedding[...], tokens, axis=0)  # nnx.Embed would return its first dtype always

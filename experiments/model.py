@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
@@ -12,12 +14,16 @@ from experiments.layers import WordEmbedding
 
 
 class TextClassifier(nnx.Module):
-    """A mask goes with the tokens to the encoder, and one comes with the states to the pooler."""
+    """A mask goes with the tokens to the encoder, and one comes with the states to the pooler.
 
-    def __init__(self, encoder: Encoder, pooler: Pooler, head: Head):
+    The encoder computes in `dtype`; parameters are float32, and so is what poolers sum and all that the head does.
+    """
+
+    def __init__(self, encoder: Encoder, pooler: Pooler, head: Head, dtype: str = "float32"):
         self.encoder = encoder
         self.pooler = pooler
         self.head = head
+        self.dtype = dtype
 
     @property
     def words(self) -> WordEmbedding:
@@ -28,9 +34,9 @@ class TextClassifier(nnx.Module):
         self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
     ) -> tuple[Float[Array, "B C"], Intermediates]:
         """Return the logits and everything between: `states` and their `mask`, `pooled` and what the pooler shows."""
-        states, mask = self.encoder(tokens, mask, rngs)
+        states, mask = in_dtype(self.encoder, self.dtype)(tokens, mask, rngs)
         pooled, shown = self.pooler(states, mask)
-        return self.head(pooled, rngs), {"states": states, "mask": mask, "pooled": pooled, **shown}
+        return self.head(pooled.astype(jnp.float32), rngs), {"states": states, "mask": mask, "pooled": pooled, **shown}
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
@@ -41,3 +47,18 @@ def leaf_name(path: tuple[Any, ...]) -> str:
 def is_exponent(path: tuple[Any, ...]) -> bool:
     """Tell whether a parameter is the raw exponent of a pooler; such parameters are named `rho`."""
     return leaf_name(path).split(".")[-1] == "rho"
+
+
+def in_dtype(encoder: Encoder, dtype: str) -> Encoder:
+    """Return an encoder that computes in a dtype: that of its parameters, but for those of a pooler inside.
+
+    A parameter of float32 beside states of bfloat16 makes the result float32, which is what poolers are to sum.
+    """
+    if dtype == "float32":
+        return encoder
+
+    def cast(path: tuple[Any, ...], leaf: Array) -> Array:
+        return leaf if "pooler" in leaf_name(path).split(".") else leaf.astype(dtype)
+
+    graph, state = nnx.split(encoder)
+    return nnx.merge(graph, jax.tree_util.tree_map_with_path(cast, state))

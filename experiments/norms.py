@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 import lnpool
 import lnpool.nn
+from experiments import devices
 from experiments.contracts import Intermediates
 from experiments.options import Interval
 
@@ -46,8 +47,12 @@ class Norm(nnx.Module):
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T *H"]]:
         """Return the power mean of the limited states, and the attention."""
-        pooled, attention = self.pool(states, mask=mask, return_weights=True)
-        return pooled, attention
+
+        def pool(pool: Any, states: Array, mask: Array) -> tuple[Array, Array]:
+            pooled, attention = pool(states, mask=mask, return_weights=True)
+            return pooled, attention
+
+        return devices.by_rows(pool, self.pool, states, mask)
 
     def __call__(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]

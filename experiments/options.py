@@ -103,6 +103,11 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
 
 # What does not decide a result.
 _NOT_DECISIVE = (
+    "devices.count",
+    "devices.parameters",
+    "devices.coordinator",
+    "devices.processes",
+    "devices.process",
     "out",
     "resume",
     "save.minutes",
@@ -115,15 +120,20 @@ _NOT_DECISIVE = (
 )
 
 
+# At these values, options that came later are left out, so that the names of older cells and checkpoints hold.
+_AS_BEFORE = {"compute": "float32"}
+
+
 def decisive(options: Any) -> dict[str, Any]:
     """Return the options that decide a result, by dotted name."""
-    return {path: value for path, _, value in leaves(options) if path not in _NOT_DECISIVE}
+    values = {path: value for path, _, value in leaves(options) if path not in _NOT_DECISIVE}
+    return {path: value for path, value in values.items() if value != _AS_BEFORE.get(path, ...)}
 
 
 def changes(options: Any, default: Any) -> dict[str, Any]:
     """Return the deciding options that differ from the default, by dotted name."""
     before = decisive(default)
-    return {path: value for path, value in decisive(options).items() if value != before[path]}
+    return {path: value for path, value in decisive(options).items() if value != before.get(path, ...)}
 
 
 def changed(options: Any, default: Any) -> str:

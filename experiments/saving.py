@@ -5,13 +5,14 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from experiments import checkpoints
+from experiments import checkpoints, devices
 from experiments.clock import Clock
 from experiments.config import Config
 from experiments.contracts import Task
@@ -25,6 +26,8 @@ from experiments.writer import environment
 
 FAILURES = 3
 """Saves that may fail in a row before the run ends."""
+NOTHING = -1
+"""Stands for the step of no checkpoint."""
 
 
 def circumstances(config: Config, task: Task) -> dict[str, Any]:
@@ -55,28 +58,38 @@ class Saver:
 
     def restore(self, state: State, journal: Journal) -> State:
         """Return the newest good state of the folder, with the journal as it was then; the given ones if none is."""
-        checkpoints.sweep(self._folder)
-        path, sentences = checkpoints.newest(self._folder, self._run / "quarantine")
-        for sentence in sentences:
-            self._progress.say(sentence)
-        if path is None:
+        step = devices.largest(self._newest() if devices.is_first() else NOTHING)
+        if step == NOTHING:
             self._progress.say("there is no checkpoint: the run starts at step 0.")
             journal.restore({}, state.parameters)
             return state
-        (state, best), facts = checkpoints.load(path, (state, state.parameters))
+        (state, best), facts = checkpoints.load(self._folder / str(step), (state, state.parameters))
         self._compare(facts["circumstances"])
         journal.restore(facts["journal"], best)
         for name, seconds in facts["seconds"].items():
             self._clock.seconds[name] += seconds
-        self._saved = int(path.name)
-        self._progress.say(f"going on from step {self._saved}.")
+        self._saved = step
+        self._progress.say(f"going on from step {step}.")
         return state
 
+    def _newest(self) -> int:
+        """Tidy up and return the newest good step, or NOTHING."""
+        checkpoints.sweep(self._folder)
+        path, sentences = checkpoints.newest(self._folder, self._run / "quarantine")
+        for sentence in sentences:
+            self._progress.say(sentence)
+        return NOTHING if path is None else int(path.name)
+
     def after(self, step: int, state: State, journal: Journal) -> None:
-        """Save after a step if it is time; if a signal has come, save and raise StoppedError."""
-        asked = self._stop.requested
-        if asked is None and time.monotonic() - self._last < 60 * self._options.minutes:
+        """Save after a step if it is time; if a signal has come, save and raise StoppedError.
+
+        It is time, or a signal has come, for all processes as soon as for one.
+        """
+        due = time.monotonic() - self._last >= 60 * self._options.minutes
+        wish = devices.largest(signal.Signals[self._stop.requested] if self._stop.requested else due)
+        if not wish:
             return
+        asked = signal.Signals(wish).name if wish > 1 else None  # there is no signal 1 among SIGNALS
         if step != self._saved:
             with self._clock.measure("save"):
                 self.save(step, state, journal)
@@ -88,7 +101,20 @@ class Saver:
     def save(self, step: int, state: State, journal: Journal) -> None:
         """Save a step; a failure is told and only the third in a row ends the run."""
         self._last = time.monotonic()
-        tree = (state, journal.best_parameters)
+        tree = devices.on_host((state, journal.best_parameters))
+        error = self._write(step, tree, journal) if devices.is_first() else None
+        if devices.largest(error is not None):
+            self._failures += 1
+            reason = " ".join(str(error or "process 0 says why").split())[:200]
+            sentence = f"step {step} could not be saved ({reason}); {self._good()}"
+            if self._failures == FAILURES:
+                raise SaveError(f"{sentence}, and this was failure {FAILURES} in a row.") from error
+            self._progress.say(f"{sentence}; training goes on (failure {self._failures} of {FAILURES}).")
+            return
+        self._saved, self._failures = step, 0
+
+    def _write(self, step: int, tree: Any, journal: Journal) -> Exception | None:
+        """Write a step and delete what is then too old; return what went wrong."""
         facts = {
             "circumstances": self._circumstances,
             "journal": journal.snapshot(),
@@ -99,21 +125,16 @@ class Saver:
             # What has just been written is read back before an older step goes.
             checkpoints.verify(checkpoints.write(self._folder, step, tree, facts))
         except (OSError, ValueError, RuntimeError, DataError) as error:
-            self._failures += 1
-            reason = " ".join(str(error).split())[:200]
-            sentence = f"step {step} could not be saved ({reason}); {self._good()}"
             checkpoints.sweep(self._folder)
-            if self._failures == FAILURES:
-                raise SaveError(f"{sentence}, and this was failure {FAILURES} in a row.") from error
-            self._progress.say(f"{sentence}; training goes on (failure {self._failures} of {FAILURES}).")
-            return
-        self._saved, self._failures = step, 0
+            return error
         checkpoints.retire(self._folder, self._options.keep)
+        return None
 
     def discard(self) -> None:
         """Delete the checkpoints of a finished run."""
-        checkpoints.retire(self._folder, 0)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if devices.is_first():
+            checkpoints.retire(self._folder, 0)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _good(self) -> str:
         """Return what can be relied on."""

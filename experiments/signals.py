@@ -26,7 +26,7 @@ class Stop:
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: the handler before was not Python's
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.requested = signal.Signals(number).name

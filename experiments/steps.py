@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments import build
+from experiments import build, devices
 from experiments.clock import Clock
 from experiments.config import Config
 from experiments.contracts import Batch, Task
@@ -89,13 +89,15 @@ def prepare(config: Config, task: Task, clock: Clock) -> tuple[State, Programs]:
     graph, *states = nnx.split(model, nnx.Param, ...)
     parameters, rest = states
     optimizer = build.optimizer(config.optim, parameters, config.epochs * task.steps_per_epoch)
-    noise = build.stream(config.seed, "dropout")
+    noise = devices.place(build.stream(config.seed, "dropout"))
+    sharded = config.devices.sharded
+    rest = devices.place(rest, sharded)
 
     def module(parameters: nnx.State, rest: nnx.State = rest) -> Any:
         return nnx.merge(graph, parameters, rest)
 
     def loss_of(parameters: nnx.State, rest: nnx.State, batch: Batch, key: jax.Array) -> jax.Array:
-        logits, _ = module(parameters, rest)(batch.tokens, batch.mask, nnx.Rngs(dropout=key))
+        logits, _ = module(*devices.laid((parameters, rest)))(batch.tokens, batch.mask, nnx.Rngs(dropout=key))
         return task.loss(logits, batch)
 
     def train(noise: jax.Array, rest: nnx.State, state: State, batch: Batch) -> tuple[State, StepReport]:
@@ -109,19 +111,19 @@ def prepare(config: Config, task: Task, clock: Clock) -> tuple[State, Programs]:
         accepted = all_finite([loss, *norms, parameters])
         kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposed, state)
         report = StepReport(loss, batch.mask.sum(), norms, accepted)
-        return kept._replace(step=state.step + 1), report
+        return devices.laid(kept._replace(step=state.step + 1), sharded), devices.laid(report)
 
     def evaluate(rest: nnx.State, parameters: nnx.State, batch: Batch) -> Evaluation:
         def summed(parameters: nnx.State) -> tuple[jax.Array, Any]:
-            logits, shown = module(parameters, rest)(batch.tokens, batch.mask)
+            logits, shown = module(*devices.laid((parameters, rest)))(batch.tokens, batch.mask)
             return task.loss(logits, batch) * batch.weights.sum(), (task.metrics(logits, batch), shown)
 
         (metrics, shown), gradient = with_exponent_gradient(summed, parameters)
-        return Evaluation(metrics, Diagnostics.of(shown, batch, gradient))
+        return devices.laid(Evaluation(metrics, Diagnostics.of(shown, batch, gradient)))
 
     average = jax.tree.map(jnp.copy, parameters) if config.optim.average else None
     state = State(parameters, optimizer.init(parameters), average, jnp.zeros((), jnp.int32))
-    return state, Programs(
+    return devices.place(state, sharded), Programs(
         PerShape(train, clock, noise, rest, donate_argnums=2), PerShape(evaluate, clock, rest), module
     )
 

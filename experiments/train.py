@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import build
+from experiments import build, devices
 from experiments.checkpoint import PARAMETERS, VOCABULARY, save_parameters
 from experiments.cli import command
 from experiments.clock import Clock
@@ -129,7 +129,8 @@ def in_words(facts: dict[str, Any]) -> str:
 
 def run_folder(config: Config) -> RunFolder:
     """Return the folder of a run."""
-    name = f"{config.task}-{config.encoder}-{config.pooler}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    now = time.localtime(devices.largest(int(time.time())))  # processes may differ in the second
+    name = f"{config.task}-{config.encoder}-{config.pooler}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S', now)}"
     return RunFolder(config.out or Path("runs") / name, resume=config.resume is not None)
 
 
@@ -142,6 +143,12 @@ def run(config: Config, task: Task | None = None) -> dict[str, Any]:
     finished = folder.path / SUMMARY
     if config.resume and finished.exists():
         return json.loads(finished.read_text(encoding="utf-8")) | {"folder": folder.path}
+    with devices.mesh(config.devices, config.data.batch_size):
+        return train_in(folder, config, task)
+
+
+def train_in(folder: RunFolder, config: Config, task: Task | None) -> dict[str, Any]:
+    """Train and test on the devices of the context; write the run folder and return the summary."""
     clock = Clock()
     with clock.measure("start"):
         task = build.task(config) if task is None else task
@@ -155,7 +162,7 @@ def run(config: Config, task: Task | None = None) -> dict[str, Any]:
             session = Session(
                 Journal(task, folder, progress, config.tensorboard),
                 Saver(config, task, folder.path, clock, stop, progress),
-                Trace(folder.path / "profile" if config.profile else None),
+                Trace(folder.path / "profile" if config.profile and devices.is_first() else None),
                 clock,
             )
             facts = train_and_test(config, task, state, programs, session, folder)
@@ -180,8 +187,10 @@ def train_and_test(
         session.trace.close()
         journal.close()
     facts = summary(config, task, programs, session)
-    save_parameters(folder.path / PARAMETERS, nnx.state(programs.module(journal.best_parameters)))
-    plot(folder.path / "training.png", journal.records, in_words(facts))
+    parameters = devices.on_host(nnx.state(programs.module(journal.best_parameters)))
+    if devices.is_first():
+        save_parameters(folder.path / PARAMETERS, parameters)
+        plot(folder.path / "training.png", journal.records, in_words(facts))
     return facts
 
 
@@ -189,10 +198,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
 
     def body(arguments: list[str]) -> None:
-        facts = run(parse_args(arguments))
-        seconds = facts["seconds"]["total"]
-        print(f"{seconds:.0f} seconds, {facts['parameters']} parameters, run folder {facts['folder']}")
-        print(in_words(facts))
+        config = parse_args(arguments)
+        with devices.joined(config.devices):
+            facts = run(config)
+            seconds = facts["seconds"]["total"]
+            if devices.is_first():
+                print(f"{seconds:.0f} seconds, {facts['parameters']} parameters, run folder {facts['folder']}")
+                print(in_words(facts))
 
     return command("train", body, arguments)
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import devices
 from experiments.errors import UsageError
 
 SUMMARY, FAILURE, METRICS, ENVIRONMENT = "summary.json", "failure.json", "metrics.jsonl", "environment.json"
@@ -36,17 +37,21 @@ def as_json(value: Any) -> str:
 class RunFolder:
     """A folder that files are added to; a file appears whole or not at all. While entered, no other process enters.
 
-    A new run needs a folder that is new or empty, but for hidden files, which a killed start may leave.
+    A new run needs a folder that is new or empty, but for hidden files, which a killed start may leave. Where several
+    processes train together, the first one writes, and to the others the folder is nothing.
     """
 
     def __init__(self, path: Path, resume: bool = False):
         self.path = path
         self._resume = resume
+        self._writes = devices.is_first()
         self._lock: IO[str] | None = None
         self._check()
 
     def __enter__(self) -> "RunFolder":
         """Make the folder and lock it; the system takes the lock back when the process ends, however it ends."""
+        if not self._writes:
+            return self
         lock = self._file(".lock").open("a", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,14 +73,15 @@ class RunFolder:
     def _check(self) -> None:
         """Raise UsageError where a new run would mix with what is there."""
         path = self.path
-        if self._resume or not path.exists():
+        if self._resume or not self._writes or not path.exists():
             return
         if not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise UsageError(f"--out {path} exists and is not an empty folder: choose another one.")
 
     def write(self, name: str, content: str) -> None:
         """Write a text file."""
-        write_whole(self.path / name, content)
+        if self._writes:
+            write_whole(self.path / name, content)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file."""
@@ -83,14 +89,15 @@ class RunFolder:
 
     def append(self, name: str, record: dict[str, Any]) -> None:
         """Add one line of JSON."""
-        with self._file(name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        if self._writes:
+            with self._file(name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
 
     def replace(self, name: str, records: list[dict[str, Any]]) -> None:
         """Make a file of lines of JSON hold these records; there is no file of none."""
         if records:
             self.write(name, "".join(json.dumps(record) + "\n" for record in records))
-        else:
+        elif self._writes:
             (self.path / name).unlink(missing_ok=True)
 
     def _file(self, name: str) -> Path:
@@ -101,12 +108,13 @@ class RunFolder:
 
 def environment() -> dict[str, Any]:
     """Return the versions and the device that a result depends on."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    packages, used = ("jax", "jaxlib", "flax", "optax", "numpy"), devices.used()
     return {
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
         "system": f"{platform.system()} {platform.machine()}",
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": f"{len(used)} x {used[0].device_kind}",
+        "processes": jax.process_count(),
         # The cores that this process may use: results repeat bit for bit only where their number is the same.
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-import jax
 import numpy as np
 from jaxtyping import Int
 
+from experiments import devices
 from experiments.contracts import Batch
 from experiments.data.text import PADDING
 
@@ -77,10 +77,12 @@ class Corpus:
         return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
 
     def _batch(self, width: int, rows: np.ndarray) -> Batch:
-        """Return the rows as one batch, filled up to the batch size."""
-        missing = self.batch_size - len(rows)
+        """Return the rows as one batch, filled up to the batch size; this process makes its own of them."""
+        here = devices.rows_here(self.batch_size)
+        weights = (np.arange(self.batch_size) < len(rows)).astype(np.float32)[here]
+        rows = rows[here]
+        missing = len(weights) - len(rows)
         tokens = np.pad(self.tokens[rows, :width], ((0, missing), (0, 0)), constant_values=PADDING)
         lengths = np.pad(self.lengths[rows], (0, missing))
         mask = np.arange(width) < lengths[:, None]
-        weights = (np.arange(self.batch_size) < len(rows)).astype(np.float32)
-        return Batch(*jax.device_put((tokens, mask, np.pad(self.labels[rows], (0, missing)), weights)))
+        return devices.batch_of(Batch(tokens, mask, np.pad(self.labels[rows], (0, missing)), weights))  # type: ignore[arg-type]

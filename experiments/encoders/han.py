@@ -76,7 +76,7 @@ class SentenceVectors(nnx.Module):
         rows = tokens.reshape(-1, tokens.shape[-1])
         states, mask = self.encoder(rows, rows != PADDING, rngs)
         pooled, _ = self.pooler(states, mask)
-        return pooled.reshape(*tokens.shape[:-1], -1)
+        return pooled.astype(states.dtype).reshape(*tokens.shape[:-1], -1)
 
 
 class HAN(nnx.Module):

@@ -83,7 +83,7 @@ class Transformer(nnx.Module):
         """Return the state of every token after the last block."""
         # Word vectors start small; the factor of the paper brings them to the size of the positions.
         words = self.words(tokens, rngs) * jnp.sqrt(self.features)
-        states = dropout(words + sinusoids(tokens.shape[1], self.features), self.dropout, rngs)
+        states = dropout(words + sinusoids(tokens.shape[1], self.features).astype(words.dtype), self.dropout, rngs)
         for block in self.blocks:
             states = block(states, mask, rngs)
         return self.norm(states), mask

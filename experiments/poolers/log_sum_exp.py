@@ -28,7 +28,7 @@ class LogSumExp(nnx.Module):
     Options: ClassVar[type] = LogSumExpOptions
 
     def __init__(self, options: LogSumExpOptions, features: int, *, rngs: nnx.Rngs):
-        self.log_sharpness = nnx.Param(jnp.log(options.sharpness))
+        self.log_sharpness = nnx.Param(jnp.log(jnp.float32(options.sharpness)))
         self.features = features
 
     def __call__(

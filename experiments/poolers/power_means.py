@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 import lnpool
+from experiments import devices
 from experiments.contracts import Intermediates
 
 EXPONENTS = (-jnp.inf, 1.0, 2.0, 3.0, jnp.inf)
@@ -35,5 +36,9 @@ class PowerMeans(nnx.Module):
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B E"], Intermediates]:
         """Return the means, one block of features an exponent."""
-        means = [lnpool.pool(states, p=p, mask=mask, scale_limit=self.scale_limit) for p in EXPONENTS]
-        return jnp.concatenate(means, axis=1), {}
+
+        def pool(_: None, states: Array, mask: Array) -> Array:
+            means = [lnpool.pool(states, p=p, mask=mask, scale_limit=self.scale_limit) for p in EXPONENTS]
+            return jnp.concatenate(means, axis=1)
+
+        return devices.by_rows(pool, None, states, mask), {}

@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 import lnpool
+from experiments import devices
 from experiments.contracts import Intermediates
 from experiments.layers import masked_mean, zero_padding
 from experiments.options import Interval
@@ -48,5 +49,9 @@ class SimPool(nnx.Module):
         query, keys = self.query(masked_mean(states, mask)), self.key(zero_padding(states, mask))
         scores = jnp.einsum("bk,btk->bt", query, keys) / jnp.sqrt(query.shape[1])
         # The attention stays out of the power, as in the paper.
-        pooled = lnpool.pool(states, scores, self.p, mask=mask, scale_limit=self.scale_limit, sharpen=False)
+
+        def pool(_: None, states: Array, scores: Array, mask: Array) -> Array:
+            return lnpool.pool(states, scores, self.p, mask=mask, scale_limit=self.scale_limit, sharpen=False)
+
+        pooled = devices.by_rows(pool, None, states, scores, mask)
         return pooled, {"attention": lnpool.attention_weights(scores, mask=mask)}

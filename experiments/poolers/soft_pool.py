@@ -30,7 +30,7 @@ class SoftPool(nnx.Module):
 
     def __init__(self, options: SoftPoolOptions, features: int, *, rngs: nnx.Rngs):
         shape = (features,) if options.per == "feature" else ()
-        self.sharpness = nnx.Param(jnp.full(shape, options.sharpness))
+        self.sharpness = nnx.Param(jnp.full(shape, options.sharpness, jnp.float32))
         self.features = features
 
     def __call__(

@@ -10,6 +10,7 @@ from jaxtyping import install_import_hook
 SHAPED = ("encoders", "heads", "layers", "losses", "metrics", "poolers")
 install_import_hook([f"experiments.{name}" for name in SHAPED], "beartype.beartype")
 
+from experiments import devices  # noqa: E402
 from experiments.classification import TextClassification, TextOptions  # noqa: E402
 from experiments.data.text import Example  # noqa: E402
 from experiments.tasks import TASKS  # noqa: E402
@@ -46,6 +47,14 @@ OPTIONS = """
 --epochs 4 --evaluations 1 --optim.learning-rate 0.03
 """
 TINY = OPTIONS.split()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_device():
+    """All devices are one, unless a test says how many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "all_of_them", lambda: 1)
+        yield
 
 
 @pytest.fixture(autouse=True)

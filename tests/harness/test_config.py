@@ -99,7 +99,7 @@ def option_groups() -> list[type]:
 def test_every_field_has_a_help_text_and_every_number_a_range(group):
     body = ast.parse(textwrap.dedent(inspect.getsource(group))).body[0].body
     hints = get_type_hints(group, include_extras=True)
-    groups = ("data", "encode", "pool", "head", "optim", "save")
+    groups = ("data", "encode", "pool", "head", "optim", "save", "devices")
     for field, following in zip(body, [*body[1:], None], strict=True):
         if not isinstance(field, ast.AnnAssign) or field.target.id in groups:
             continue

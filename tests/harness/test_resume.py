@@ -162,7 +162,7 @@ def test_a_folder_that_knows_no_locks_is_used_with_a_warning(tmp_path, monkeypat
 
 BROKEN = {
     "--resume nowhere": "--resume nowhere has no config.json: give the folder of a run.",
-    "--resume nowhere --epochs 3": "--resume takes every option from the folder: leave out --epochs.",
+    "--resume nowhere --epochs 3": "--resume takes every option but --devices from the folder: leave out --epochs.",
 }
 
 

@@ -1,0 +1,182 @@
+"""Many devices: every batch is cut over them by rows; the state is whole on each, or cut by one rule.
+
+There is one mesh of one axis, JAX's mesh of the context while a run lasts; all functions here look there. With one
+device there is no mesh, and they give back what they get. Where functions say "outside", they are for arrays, else for
+what is traced. Each process makes the rows of its own devices, which lie side by side.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, get_abstract_mesh, get_mesh
+
+from experiments.errors import UsageError
+from experiments.options import Interval
+
+AXIS = "data"
+WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
+SMALLEST = 2**14  # numbers of an array, below which its shares would be too small to be worth their exchange
+AUTO = "auto"
+PATIENCE = 10  # seconds for which a process that ends waits for the others; then JAX ends all of them
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions:
+    """Devices and processes that share a run; they change its result only by the order of sums (docs/devices.md)."""
+
+    count: Annotated[int, Interval("[0, 1000000]")] = 0
+    """Devices to use, 0 for all; several processes always use all."""
+    parameters: Literal["replicated", "sharded"] = "replicated"
+    """Whether every device keeps the whole state, or a share of each large array of it."""
+    coordinator: str | None = None
+    """HOST:PORT where process 0 waits for the others; auto under SLURM, Open MPI or Kubernetes, or on a TPU pod."""
+    processes: Annotated[int, Interval("[1, 1000000]")] = 1
+    """Number of processes; auto finds it."""
+    process: Annotated[int, Interval("[0, 999999]")] = 0
+    """Number of this process, from 0; auto finds it."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether large arrays of the state are cut."""
+        return self.parameters == "sharded"
+
+
+@contextmanager
+def joined(options: DeviceOptions) -> Iterator[None]:
+    """Be one of several processes inside the block, where the options say so; must come before anything is computed."""
+    coordinator, processes, process = options.coordinator, options.processes, options.process
+    if coordinator is None:
+        if processes > 1 or process > 0:
+            raise UsageError("several processes need --devices.coordinator: give the HOST:PORT of process 0.")
+        yield
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if coordinator == AUTO:
+        _initialize()
+    else:
+        if process >= processes:
+            raise UsageError(f"--devices.process {process} is not below --devices.processes {processes}.")
+        _initialize(coordinator_address=coordinator, num_processes=processes, process_id=process)
+    yield
+    # Only after success: a process that fails leaves at once, and JAX ends the others.
+    multihost_utils.sync_global_devices("done")
+    jax.distributed.shutdown()
+
+
+def _initialize(**arguments: Any) -> None:
+    try:
+        jax.distributed.initialize(shutdown_timeout_seconds=PATIENCE, **arguments)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"the processes did not meet ({reason}): see --devices.coordinator.") from None
+
+
+def all_of_them() -> int:
+    """Return the number of devices of all processes: what is used where no number is given."""
+    return jax.device_count()
+
+
+@contextmanager
+def mesh(options: DeviceOptions, batch_size: int) -> Iterator[None]:
+    """Put the chosen devices into the context; none where there is one. Raise UsageError where they do not suit."""
+    count, there = options.count or all_of_them(), jax.device_count()
+    if count > there or (count < there and jax.process_count() > 1):
+        advice = "several processes use all" if count < there else "choose fewer"
+        raise UsageError(f"--devices.count {count}: there are {there} devices, {advice}.")
+    if batch_size % count:
+        nearest = max(round(batch_size / count), 1) * count
+        advice = f"choose {nearest}, or another --devices.count"
+        raise UsageError(f"--data.batch-size {batch_size} cannot be cut over {count} devices: {advice}.")
+    if count == 1:
+        yield
+        return
+    # The devices of a process lie side by side, and so do its rows.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))[:count]
+    with jax.set_mesh(Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))):
+        yield
+
+
+def used() -> list[Any]:
+    """Return the devices of this run (outside)."""
+    return jax.devices()[:1] if get_abstract_mesh().empty else list(get_mesh().devices.flat)
+
+
+def is_first() -> bool:
+    """Tell whether this process is the one that writes and prints."""
+    return jax.process_index() == 0
+
+
+def largest(number: int) -> int:
+    """Return the largest of the numbers with which the processes call this, all at the same place (outside)."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
+def share(shape: tuple[int, ...], sharded: bool) -> PartitionSpec:
+    """Return how an array of the state lies on the devices: the one rule.
+
+    Whole on each, unless arrays are `sharded`, it has SMALLEST numbers and an axis that the number of devices divides:
+    then the largest of such axes is cut.
+    """
+    count = math.prod(get_abstract_mesh().axis_sizes)
+    axes = [axis for axis, size in enumerate(shape) if size % count == 0]
+    if not (sharded and axes and math.prod(shape) >= SMALLEST):
+        return WHOLE
+    return PartitionSpec(*(None,) * max(axes, key=shape.__getitem__), AXIS)
+
+
+def place(tree: Any, sharded: bool = False) -> Any:
+    """Return arrays, which are the same in all processes, laid on the devices by the rule (outside)."""
+    if get_abstract_mesh().empty:
+        return tree
+    return jax.tree.map(lambda x: jax.device_put(x, NamedSharding(get_mesh(), share(x.shape, sharded))), tree)
+
+
+def laid(tree: Any, sharded: bool = False) -> Any:
+    """Return traced arrays that the program lays on the devices by the rule: whole on each unless `sharded`."""
+    if get_abstract_mesh().empty:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, share(x.shape, sharded)), tree)
+
+
+def rows_here(batch_size: int) -> slice:
+    """Return which rows of a batch this process makes."""
+    rows = batch_size // (1 if get_abstract_mesh().empty else jax.process_count())
+    return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
+
+
+def batch_of(rows: Any) -> Any:
+    """Return the batch of which each process gives its rows, as arrays that are cut over the devices (outside)."""
+    if get_abstract_mesh().empty:
+        return jax.device_put(rows)
+    cut = NamedSharding(get_mesh(), ROWS)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(cut, x), rows)
+
+
+def by_rows(function: Callable[..., Any], shared: Any, *rows: Any) -> Any:
+    """Return `function(shared, *rows)`, where a row of the results depends on that row of `rows` and on `shared` only.
+
+    Each device computes its rows by itself, so that the partitioner need not understand `function`: where it loops over
+    rows, all of them would be gathered, and kernels cannot be cut at all.
+    """
+    if get_abstract_mesh().empty:
+        return function(shared, *rows)
+    return jax.shard_map(function, in_specs=(WHOLE, *(ROWS,) * len(rows)), out_specs=ROWS)(shared, *rows)
+
+
+def on_host(tree: Any) -> Any:
+    """Return whole NumPy arrays, in every process; all must call this at the same place (outside)."""
+
+    def whole(x: jax.Array) -> np.ndarray:
+        if x.is_fully_addressable or x.is_fully_replicated:
+            return np.asarray(x)
+        return multihost_utils.process_allgather(x, tiled=True)
+
+    return jax.tree.map(whole, tree)

@@ -55,8 +55,8 @@ def test_every_encoder_computes_in_bfloat16(encoder):
 def test_every_pooler_takes_bfloat16_and_weighs_in_float32(pooler):
     found = types("bag", pooler)
     assert found["logits"] == "float32"
-    summed_with = {"attention", "p", "sharpness"} - ({"attention"} if pooler == "power_mean" else set())
-    assert {found[name] for name in summed_with & set(found)} <= {"float32"}  # power_mean has no attention: shown only
+    summed_with = {"attention", "p", "sharpness"}
+    assert {found[name] for name in summed_with & set(found)} <= {"float32"}
 
 
 def test_logits_are_near_those_of_float32():

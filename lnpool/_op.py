@@ -156,6 +156,7 @@ def pool_packed(
     log_states: bool = False,
     log_bound: float | None = None,
     sharpen: bool = True,
+    axis_name: str | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "S D"]:
     r"""``pool`` for texts that lie one behind the other, without padding: token i belongs to text ``segment_ids[i]``.
@@ -201,6 +202,7 @@ def pool_packed(
         log_states=log_states,
         log_bound=log_bound,
         sharpen=sharpen,
+        axis_name=axis_name,
         implementation=implementation,
         segments=(segment_ids, num_segments),
     )

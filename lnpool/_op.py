@@ -173,10 +173,12 @@ def pool_packed(
         log_states: as for ``pool``.
         log_bound: as for ``pool``.
         sharpen: as for ``pool``.
-        implementation: "xla", "xla_jvp", or None for the best that runs here.
+        axis_name: inside ``jax.shard_map``, the mesh axis over which the tokens are split: an id means the same text on
+            every device, and a text may lie on several. All devices hold the result.
+        implementation: "xla", "xla_jvp", "pallas", or None for the best that runs here.
 
     Returns:
-        Pooled states ``[S D]`` in the dtype of ``states``; a text without a token pools to 0.
+        Pooled states ``[S D]`` in the dtype of ``states``; a text without a token pools to 0 with zero gradient.
 
     Raises:
         TypeError: wrong dtype or kind of an argument.

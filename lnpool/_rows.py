@@ -29,10 +29,10 @@ _MIN_WIDTH = 8  # features of a block: half a cache line of float32
 def over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tree) -> Tree:
     """``compute(row, *operands of the row)`` for every row: [B ...] arrays in and out, p shared.
 
-    The rows of packed texts meet in ``_weights.total``: the formulas see all of them, and broadcast.
+    The rows of packed texts meet in ``_weights.total``: the formulas see all of them, one axis more, and broadcast.
     """
     if inputs.pieces is not None:
-        return compute(inputs, *operands)
+        return compute(inputs._replace(p=inputs.p[None]), *operands)
     mapped: Tree = jax.tree.map(lambda _: 0, inputs)._replace(p=None)
     return jax.vmap(compute, in_axes=(mapped, *(0 for _ in operands)))(inputs, *operands)
 

@@ -38,8 +38,8 @@ def total(call: Call, inputs: Inputs, x: Array, axis: int | None = None) -> Arra
 
 
 def _tokens_axis(inputs: Inputs) -> int:
-    """The axis of tokens, from the end: the rows of packed texts are an axis before it."""
-    return -inputs.p.ndim
+    """The axis of tokens, behind that of rows where packed texts bring them all at once."""
+    return 0 if inputs.pieces is None else 1
 
 
 def _meet(

@@ -44,7 +44,7 @@ def _rows_of(inputs: Inputs) -> Inputs:
     pieces, mask = inputs.pieces, inputs.mask
     if pieces is None:
         return inputs
-    of_row = pieces.mask.reshape(*pieces.mask.shape, *(1,) * (inputs.states.ndim - 2))
+    of_row = pieces.mask.reshape(*pieces.mask.shape, *(1,) * (inputs.scores.ndim - 2))
     return inputs._replace(
         states=_pieces.rows(pieces, inputs.states),
         scores=_pieces.rows(pieces, inputs.scores),

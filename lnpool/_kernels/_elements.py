@@ -138,6 +138,18 @@ def merge(call: Call, row: Row, sums: Sums) -> Sums:
     return sums._replace(w=w, e=e)
 
 
+def together(call: Call, row: Row, parts: Sequence[Sums]) -> Sums:
+    """The sums of several parts of a text [1 D] as one."""
+    if parts[0].reference is not None:
+        reference = functools.reduce(jnp.maximum, (part.reference for part in parts))
+        parts = [_rescaled(call, row, part, reference, lambda m: m) for part in parts]
+        m = functools.reduce(jnp.maximum, (part.m for part in parts))
+        parts = [_rescaled(call, row, part, reference, lambda _: m) for part in parts]
+    w = functools.reduce(jnp.add, (part.w for part in parts))
+    e = None if parts[0].e is None else functools.reduce(jnp.add, (part.e for part in parts))
+    return parts[0]._replace(w=w, e=e)
+
+
 def _rescaled(call: Call, row: Row, sums: Sums, reference: Array, new_maximum: Callable[[Array], Array]) -> Sums:
     """The same sums relative to a new reference and a new maximum."""
     assert sums.reference is not None

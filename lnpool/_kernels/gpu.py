@@ -43,7 +43,7 @@ def unsupported(states: jax.ShapeDtypeStruct, heads: int, texts: int | None) -> 
 
 
 class _Span(NamedTuple):
-    """Which tokens of a row a program works on: from ``start`` to before ``stop``, of which it reads those < ``real``."""
+    """The tokens of a row that a program works on, from ``start`` to before ``stop``; it reads those < ``real``."""
 
     start: Array
     stop: Array

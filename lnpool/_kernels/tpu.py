@@ -28,6 +28,7 @@ from lnpool._types import Call
 Ref = Any  # a reference to memory of the device
 
 MAX_HEADS = 16  # scores of heads are spread over the features by one select a head
+_MOST_STEPS = 100_000  # of packed texts: eight bytes each of the scalar memory, which has 1 MiB
 
 
 def unsupported(states: jax.ShapeDtypeStruct, heads: int, texts: int | None) -> str | None:
@@ -36,9 +37,12 @@ def unsupported(states: jax.ShapeDtypeStruct, heads: int, texts: int | None) -> 
         return f"the TPU kernels take float32 and bfloat16 states, not {states.dtype}."
     if heads > MAX_HEADS:
         return f"the TPU kernels take at most {MAX_HEADS} heads, not {heads}."
-    tokens, features = states.shape[1:]
-    if features == 0 or tiling.tile(tokens, features, states.dtype.itemsize, False) is None:
+    batch, tokens, features = states.shape
+    tiles = tiling.tile(tokens, features, states.dtype.itemsize, False) if features else None
+    if tiles is None:
         return f"a block of {features} features does not fit into VMEM; pad them to a multiple of {tiling.LANES}."
+    if texts and batch * (tiles.token_blocks + texts) > _MOST_STEPS:
+        return f"the TPU kernels take at most {_MOST_STEPS} packed texts and blocks of tokens, and these are more."
     return None
 
 

@@ -38,7 +38,7 @@ class Rows(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """Several texts a row, cut by ``tiling.steps``, whose bounds and texts are prefetched, flat: rows would be padded."""
+    """Several texts a row, cut by ``tiling.steps``; its bounds and texts are prefetched, flat: rows would be padded."""
 
     tiles: Tiling
     steps: int

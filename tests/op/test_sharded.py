@@ -78,6 +78,56 @@ def test_gradients_taken_inside_shard_map():
     jax.tree.map(lambda x, y: assert_agrees(x, y, CONFORMANCE[jnp.dtype("float32")]), got, want)
 
 
+LENGTHS = [20, 0, 3, 30, 11]  # eight tokens a device: texts on one device, on several, and none
+
+
+@pytest.mark.parametrize("implementation", REVERSE)
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("p", [2.5, 0.0], ids=str)
+def test_packed_texts_over_devices(p, check_vma, implementation):
+    ids = np.repeat([0, 1, 2, 3, 7], LENGTHS)  # the last tokens belong to no text
+    rng = np.random.default_rng(5)
+    states, scores = (
+        jnp.asarray(rng.standard_normal((64, D)), jnp.float32),
+        jnp.asarray(rng.standard_normal(64), jnp.float32),
+    )
+    split, same = PartitionSpec("tokens"), PartitionSpec()
+
+    def pool(axis_name):
+        def run(states, scores, p, ids):
+            texts = {"segment_ids": ids, "num_segments": 4, "axis_name": axis_name}
+            return lnpool.pool_packed(states, scores, p, scale_limit="tanh", implementation=implementation, **texts)
+
+        return run
+
+    def results(pool):
+        loss = lambda *a: jnp.sum(random_cotangent((4, D)) * pool(*a, jnp.asarray(ids)))  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss, ARGUMENTS))(states, scores, jnp.float32(p))
+
+    mesh = Mesh(np.array(jax.devices()[:8]), ("tokens",))
+    over = jax.shard_map(
+        pool("tokens"), mesh=mesh, in_specs=(split, split, same, split), out_specs=same, check_vma=check_vma
+    )
+    jax.tree.map(
+        lambda x, y: assert_agrees(x, y, CONFORMANCE[jnp.dtype("float32")]), results(over), results(pool(None))
+    )
+
+
+def test_packed_texts_of_each_device():
+    """Texts inside of shard_map that no axis splits: every device has its own."""
+    ids, rng = np.repeat([[0, 2], [0, 1]], 8, axis=1), np.random.default_rng(5)
+    states = jnp.asarray(np.exp(rng.standard_normal((2, 16, D))), jnp.float32)
+    rows = PartitionSpec("data")
+
+    def pool(states, ids):
+        return lnpool.pool_packed(states[0], None, 2.5, segment_ids=ids[0], num_segments=3)[None]
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    got = jax.jit(jax.shard_map(pool, mesh=mesh, in_specs=rows, out_specs=rows))(states, jnp.asarray(ids))
+    for x, row, of_row in zip(got, states, ids, strict=True):
+        assert_agrees(x, pool(row[None], of_row[None])[0], CONFORMANCE[jnp.dtype("float32")])
+
+
 def test_errors_name_what_is_wrong():
     states, scores, _ = arguments("tanh")
     with pytest.raises(ValueError, match="shard_map"):

@@ -41,7 +41,8 @@ def unsupported(call: Call, inputs: Inputs) -> str | None:
     if inputs.p.dtype != jnp.float32:
         return f"the Pallas kernels compute in float32, not in {inputs.p.dtype}."
     flat = jax.eval_shape(_flat, inputs.states)
-    reason: str | None = _kernels().unsupported(flat, _heads(inputs.scores), inputs.pieces and inputs.pieces.last.size)
+    texts = None if inputs.pieces is None else inputs.pieces.last.size
+    reason: str | None = _kernels().unsupported(flat, _heads(inputs.scores), texts)
     return reason
 
 
@@ -79,8 +80,8 @@ def _batched(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _per_text(inputs: Inputs, like: Array, x: Array) -> Array:
-    """[B*S|1 1 *H 1|K] as [B S D]: S texts in each of B rows. ``like`` is [B*S 1 *H K]."""
+def _per_text(inputs: Inputs, like: Array | jax.ShapeDtypeStruct, x: Array) -> Array:
+    """[B*S|1 1 *H 1|K] as [B S D], for S texts in each of B rows; ``like`` is [B*S 1 *H K]."""
     return jnp.broadcast_to(x, like.shape).reshape(inputs.states.shape[0], -1, math.prod(like.shape[1:]))
 
 

@@ -66,7 +66,7 @@ def _real(cut: Columns, block: Array | int, size: int) -> Array:
     return lax.broadcasted_iota(jnp.int32, (1, cut.features), 1) < size - block * cut.features
 
 
-def _row(rows: Ref, text: Array, columns: Any, real: Array, fields: range) -> list[Array]:
+def _row(rows: Ref, text: Array | int, columns: Any, real: Array, fields: range) -> list[Array]:
     """Fields of ``rows`` as [1 D]; 1 in columns that do not exist, whose results are not stored."""
     return [_compat.load(rows, (text, pl.ds(k, 1), columns), real, 1) for k in fields]
 

@@ -66,7 +66,7 @@ def _real(cut: Columns, block: Array | int, size: int) -> Array:
     return lax.broadcasted_iota(jnp.int32, (1, cut.features), 1) < size - block * cut.features
 
 
-def _row(rows: Ref, text: Array | int, columns: Any, real: Array, fields: range) -> list[Array]:
+def _row(rows: Ref, text: Array, columns: Any, real: Array, fields: range) -> list[Array]:
     """Fields of ``rows`` as [1 D]; 1 in columns that do not exist, whose results are not stored."""
     return [_compat.load(rows, (text, pl.ds(k, 1), columns), real, 1) for k in fields]
 
@@ -104,7 +104,7 @@ def _merge_kernel(
 ) -> None:  # fmt: skip
     real = _real(cut, pl.program_id(1) % cut.blocks, size)
     every, initial, (first, stop) = pl.ds(0, cut.features), fields(call, slope), (firsts[0], firsts[1])
-    row = Row(*_row(rows, 0, every, real, range(2)))
+    row = Row(*_row(rows, pl.program_id(2), every, real, range(2)))
 
     def part(t: Array) -> Sums:
         inside = real & jnp.full((1, 1), t < stop)
@@ -209,7 +209,7 @@ def _merged(facts: dict[str, Any], firsts: Array, parts: Array, rows: Array) -> 
         in_specs=[
             pl.BlockSpec((None, None, 2), lambda b, _, s: (b, s, 0)),
             _wide(cut, False, None, steps, count),
-            _wide(cut, True, None, 1, 2),
+            _wide(cut, False, None, rows.shape[1], 2),
         ],
         out_specs=_wide(cut, True, None, None, count),
         compiler_params=_compat.triton.CompilerParams(num_warps=_warps(cut)),

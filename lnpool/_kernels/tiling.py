@@ -107,12 +107,12 @@ def steps(starts: Array, tokens: int, size: int) -> Steps:
     batch, count = starts.shape
     blocks = -(-tokens // size)
     # Where a block and a text start together, the block is first.
-    firsts = jnp.arange(count, dtype=jnp.int32) + jnp.minimum(starts // size + 1, blocks)
+    firsts = jnp.arange(count, dtype=jnp.int32)[None] + jnp.minimum(starts // size + 1, blocks)
     step = jnp.arange(blocks + count, dtype=jnp.int32)
     started = jax.vmap(lambda row: jnp.searchsorted(row, step, side="right"))(firsts).astype(jnp.int32)
     texts = jnp.maximum(started - 1, 0)
     bounds = jnp.where(started > 0, jnp.take_along_axis(starts, texts, axis=1), 0)
-    bounds = jnp.maximum(bounds, (step - started) * size)
+    bounds = jnp.maximum(bounds, (step[None] - started) * size)
 
     def ended(x: Array, end: int) -> Array:
         return jnp.concatenate([x, jnp.full((batch, 1), end, jnp.int32)], axis=1)

@@ -66,13 +66,13 @@ def text_by_text(ids, count, states, scores, p, cotangent, mask=None, **options)
 def check(lengths, form, p, implementation="xla", heads=(), features=D, dtype="float32", **options):
     """A constant exponent: XLA compiles the form that it chooses, and no other."""
     (states, scores), ids = inputs(lengths, form, heads, features=features, dtype=dtype)
-    p, cotangent = np.asarray(p, np.float32), random_cotangent((len(lengths), features))
+    p, cotangent = np.asarray(p, np.float32), random_cotangent((len(lengths), features)).astype(dtype)
     options |= FORMS[form]
 
     @jax.jit
     def run(states, scores, cotangent):
         every = {"implementation": implementation} | options
-        return packed(ids, len(lengths), states, scores, jnp.asarray(p), cotangent.astype(dtype), **every)
+        return packed(ids, len(lengths), states, scores, jnp.asarray(p), cotangent, **every)
 
     got = on_host(run(states, scores, cotangent))
     with float64():

@@ -1,5 +1,7 @@
 """Tokens split over devices: value and all gradients are those of whole rows on one device."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,9 +83,14 @@ def test_gradients_taken_inside_shard_map():
 LENGTHS = [20, 0, 3, 30, 11]  # eight tokens a device: texts on one device, on several, and none
 
 
-@pytest.mark.parametrize("implementation", REVERSE)
-@pytest.mark.parametrize("check_vma", [True, False])
-@pytest.mark.parametrize("p", [2.5, 0.0], ids=str)
+FAST = ((2.5, True, "xla"), (0.0, False, "xla_jvp"))
+PACKED = [
+    pytest.param(*run, marks=[pytest.mark.slow] * (run not in FAST))
+    for run in itertools.product((2.5, 0.0), (True, False), REVERSE)
+]
+
+
+@pytest.mark.parametrize(("p", "check_vma", "implementation"), PACKED)
 def test_packed_texts_over_devices(p, check_vma, implementation):
     ids = np.repeat([0, 1, 2, 3, 7], LENGTHS)  # the last tokens belong to no text
     rng = np.random.default_rng(5)

@@ -174,7 +174,7 @@ def sums(call: Call, slope: bool, ragged: bool, states: Array, scores: Array, wh
     cut = tiling.columns(batch, tokens, heads, size)
     spans = _spans(where, tokens, cut.split_tokens)
     args = (spans, *_by_head(states, scores, rows))
-    facts = {"call": call, "slope": slope, "size": size, "cut": cut}
+    facts: dict[str, Any] = {"call": call, "slope": slope, "size": size, "cut": cut}
     parts = pl.pallas_call(
         functools.partial(_sums_kernel, **facts),
         out_shape=_compat.output((batch, spans.shape[1], count, heads, size), jnp.dtype("float32"), *args),

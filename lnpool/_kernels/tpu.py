@@ -80,7 +80,7 @@ def _sums_kernel(*refs: Ref, call: Call, slope: bool, heads: int, size: int, wal
     row, tiles = Row(rows[:, :1, :], rows[:, 1:, :]), walk.tiles
     initial = fields(call, slope)
     is_first, is_last = visits(lambda k: walk.text(row_index, k, *where), step, walk.steps)
-    is_new, _ = visits(lambda k: walk.fetched(row_index, k, *where), step, walk.steps)
+    is_new = visits(lambda k: walk.fetched(row_index, k, *where), step, walk.steps)[0]
     span = walk.span(row_index, step, *where)
 
     @pl.when(is_first)
@@ -113,7 +113,7 @@ def _gradients_kernel(*refs: Ref, call: Call, heads: int, size: int, walk: Walk)
     row_index, feature_block, step = (pl.program_id(axis) for axis in range(3))
     row, result = Row(rows[:, :1, :], rows[:, 1:2, :]), Result(*(rows[:, k : k + 1, :] for k in range(2, 6)))
     is_first, is_last = visits(lambda k: walk.written(row_index, k, *where), step, walk.steps)
-    is_new, _ = visits(lambda k: walk.fetched(row_index, k, *where), step, walk.steps)
+    is_new = visits(lambda k: walk.fetched(row_index, k, *where), step, walk.steps)[0]
     span, tiles = walk.span(row_index, step, *where), walk.tiles
 
     @pl.when(is_new)

@@ -47,7 +47,8 @@ class Packed(NamedTuple):
     def fetched(self, row: Array, step: Array, bounds: Ref, texts: Ref) -> Array:
         return jnp.minimum(bounds[row * (self.steps + 1) + step], self.tokens - 1) // self.tiles.tokens
 
-    written = fetched
+    def written(self, row: Array, step: Array, bounds: Ref, texts: Ref) -> Array:
+        return self.fetched(row, step, bounds, texts)
 
     def text(self, row: Array, step: Array, bounds: Ref, texts: Ref) -> Array:
         return texts[row * self.steps + step]

@@ -174,7 +174,8 @@ def pool_packed(
         log_bound: as for ``pool``.
         sharpen: as for ``pool``.
         axis_name: inside ``jax.shard_map``, the mesh axis over which the tokens are split: an id means the same text on
-            every device, and a text may lie on several. All devices hold the result.
+            every device, and a text may lie on several. All devices hold the result. JAX 0.7 needs
+            ``shard_map(..., check_vma=False)`` around packed texts.
         implementation: "xla", "xla_jvp", "pallas", or None for the best that runs here.
 
     Returns:

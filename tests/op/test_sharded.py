@@ -83,6 +83,7 @@ def test_gradients_taken_inside_shard_map():
 LENGTHS = [20, 0, 3, 30, 11]  # eight tokens a device: texts on one device, on several, and none
 
 
+CHECKS = jax.__version_info__ >= (0, 8)  # jax 0.7 cannot search sorted ids whose varying axes it checks
 FAST = ((2.5, True, "xla"), (0.0, False, "xla_jvp"))
 PACKED = [
     pytest.param(*run, marks=[pytest.mark.slow] * (run not in FAST))
@@ -92,6 +93,7 @@ PACKED = [
 
 @pytest.mark.parametrize(("p", "check_vma", "implementation"), PACKED)
 def test_packed_texts_over_devices(p, check_vma, implementation):
+    check_vma = check_vma and CHECKS
     ids = np.repeat([0, 1, 2, 3, 7], LENGTHS)  # the last tokens belong to no text
     rng = np.random.default_rng(5)
     states, scores = (
@@ -130,7 +132,9 @@ def test_packed_texts_of_each_device():
         return lnpool.pool_packed(states[0], None, 2.5, segment_ids=ids[0], num_segments=3)[None]
 
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
-    got = jax.jit(jax.shard_map(pool, mesh=mesh, in_specs=rows, out_specs=rows))(states, jnp.asarray(ids))
+    got = jax.jit(jax.shard_map(pool, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=CHECKS))(
+        states, jnp.asarray(ids)
+    )
     for x, row, of_row in zip(got, states, ids, strict=True):
         assert_agrees(x, pool(row[None], of_row[None])[0], CONFORMANCE[jnp.dtype("float32")])
 

@@ -245,7 +245,7 @@ def check(
     reason = _dispatch.BACKENDS[call.implementation].unsupported(call, inputs)
     if reason is not None:
         raise NotImplementedError(f"implementation={call.implementation!r} cannot take these inputs: {reason}")
-    return Checked(call, inputs, batch if pieces is None else pieces.empty.shape, tokens, features)
+    return Checked(call, inputs, batch if pieces is None else pieces.last.shape, tokens, features)
 
 
 def check_attention(

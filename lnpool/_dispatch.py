@@ -37,9 +37,13 @@ class Backend(NamedTuple):
     unsupported: Callable[[Call, Inputs], str | None] = lambda call, inputs: None
 
 
-def _whole_texts(call: Call, inputs: Inputs) -> str | None:
+def _whole_texts(call: Call) -> str | None:
     if call.axis_name is not None:
         return 'it wants whole texts on one device: leave axis_name out, or use implementation="xla".'
+    return None
+
+
+def _rows(inputs: Inputs) -> str | None:
     if inputs.pieces is not None:
         return 'it wants one row a text: use pool, or implementation="xla".'
     return None
@@ -65,14 +69,14 @@ _KERNELS = Backend(
         lambda *args: _kernels().backward(*args),
     ),
     _kernels_why_not,
-    lambda call, inputs: _whole_texts(call, inputs) or _kernels().unsupported(call, inputs),
+    lambda call, inputs: _whole_texts(call) or _kernels().unsupported(call, inputs),
 )
 
 BACKENDS: dict[Implementation, Backend] = {
     "xla": Backend(ReverseRule(_xla.value, _xla.forward, _xla.backward)),
     "xla_jvp": Backend(ForwardRule(_xla.value, _xla.forward, _xla.tangent)),
     "pallas": _KERNELS,
-    "reference": Backend(_reference.pool, unsupported=_whole_texts),
+    "reference": Backend(_reference.pool, unsupported=lambda call, inputs: _whole_texts(call) or _rows(inputs)),
 }
 
 # What implementation=None tries, best first; the last one runs everywhere. The kernels are not among them until they

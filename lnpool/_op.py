@@ -156,6 +156,7 @@ def pool_packed(
     log_states: bool = False,
     log_bound: float | None = None,
     sharpen: bool = True,
+    axis_name: str | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "S D"]:
     r"""``pool`` for texts that lie one behind the other, without padding: token i belongs to text ``segment_ids[i]``.
@@ -172,10 +173,13 @@ def pool_packed(
         log_states: as for ``pool``.
         log_bound: as for ``pool``.
         sharpen: as for ``pool``.
-        implementation: "xla", "xla_jvp", or None for the best that runs here.
+        axis_name: inside ``jax.shard_map``, the mesh axis over which the tokens are split: an id means the same text on
+            every device, and a text may lie on several. All devices hold the result. JAX 0.7 needs
+            ``shard_map(..., check_vma=False)`` around packed texts.
+        implementation: "xla", "xla_jvp", "pallas", or None for the best that runs here.
 
     Returns:
-        Pooled states ``[S D]`` in the dtype of ``states``; a text without a token pools to 0.
+        Pooled states ``[S D]`` in the dtype of ``states``; a text without a token pools to 0 with zero gradient.
 
     Raises:
         TypeError: wrong dtype or kind of an argument.
@@ -201,6 +205,7 @@ def pool_packed(
         log_states=log_states,
         log_bound=log_bound,
         sharpen=sharpen,
+        axis_name=axis_name,
         implementation=implementation,
         segments=(segment_ids, num_segments),
     )

@@ -1,9 +1,10 @@
 """Texts that lie one behind the other, [N D] with sorted segment ids, as rows of equal length; and how sums meet.
 
-Every text is cut into pieces of T tokens, the last one padded: at most N/T + S rows for S texts of any lengths. Rows
-are gathered, and what is computed of them is gathered back, so that nothing is scattered. Sums over a text are
-sums over its pieces, which lie one behind the other: a segmented scan over the rows (Blelloch, "Prefix Sums and Their
-Applications", 1990), which keeps a NaN in its own text and adds in a fixed order.
+Every text is cut into pieces of T tokens, the last one padded, and a text without a token is one piece of padding: at
+most N/T + S rows for S texts of any lengths. Rows are gathered, and what is computed of them is gathered back, so that
+nothing is scattered. Sums over a text are sums over its pieces, which lie one behind the other: a segmented scan over
+the rows (Blelloch, "Prefix Sums and Their Applications", 1990), which keeps a NaN in its own text and adds in a fixed
+order.
 """
 
 import functools
@@ -26,8 +27,9 @@ def cut(segment_ids: Array, num_segments: int) -> Pieces:
     size = _size(tokens, num_segments)
     bounds = jnp.searchsorted(segment_ids, jnp.arange(num_segments + 1, dtype=segment_ids.dtype)).astype(jnp.int32)
     start, count = bounds[:-1], jnp.diff(bounds)
-    ends = jnp.cumsum((count + size - 1) // size, dtype=jnp.int32)  # of the rows of each text
-    first = ends - (count + size - 1) // size
+    parts = jnp.maximum((count + size - 1) // size, 1)
+    ends = jnp.cumsum(parts, dtype=jnp.int32)  # of the rows of each text
+    first = ends - parts
     rows = jnp.arange(tokens // size + num_segments, dtype=jnp.int32)
     text = jnp.minimum(jnp.searchsorted(ends, rows, side="right"), num_segments - 1).astype(jnp.int32)
     inside = (rows - first[text])[:, None] * size + jnp.arange(size, dtype=jnp.int32)[None]
@@ -40,8 +42,8 @@ def cut(segment_ids: Array, num_segments: int) -> Pieces:
         home=jnp.clip(first[owner] * size + place, 0, rows.size * size - 1),
         owned=segment_ids == owner,
         text=text,
-        last=jnp.maximum(ends - 1, 0),
-        empty=count == 0,
+        last=ends - 1,
+        start=start,
     )
 
 
@@ -65,13 +67,17 @@ def tokens(pieces: Pieces, x: Array) -> Array:
 
 
 def of_texts(pieces: Pieces, x: Array) -> Array:
-    """What every row of a text knows, [B 1 ...] -> [S 1 ...]; 0 for an empty text."""
-    x = x[pieces.last]
-    return jnp.where(_wide(pieces.empty, x), 0, x)
+    """What every row of a text knows, [B 1 ...] -> [S 1 ...]."""
+    return x[pieces.last]
+
+
+def of_rows(pieces: Pieces, x: Array) -> Array:
+    """What is known of every text, [S 1 ...], told to its rows [B 1 ...]."""
+    return x[pieces.text]
 
 
 def combine(pieces: Pieces, x: Array, operation: Callable[[Array, Array], Array]) -> Array:
-    """Every row [B 1 ...] -> the operation over all rows of its text, told to each of them."""
+    """The operation over all rows of each text: [B 1 ...] -> [S 1 ...]."""
 
     def step(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
         (starts, before), (begins, here) = left, right
@@ -79,7 +85,7 @@ def combine(pieces: Pieces, x: Array, operation: Callable[[Array, Array], Array]
 
     begins = jnp.concatenate([jnp.ones(1, bool), pieces.text[1:] != pieces.text[:-1]])
     _, running = lax.associative_scan(step, (_wide(begins, x), x))
-    return running[pieces.last[pieces.text]]
+    return running[pieces.last]
 
 
 def _wide(flags: Array, like: Array) -> Array:

@@ -16,7 +16,6 @@ from jax import Array, lax
 
 from lnpool import _compat
 from lnpool._types import Inputs
-from lnpool._weights import ROWS
 
 Tree: TypeAlias = Any  # a pytree of arrays
 
@@ -28,9 +27,14 @@ _MIN_WIDTH = 8  # features of a block: half a cache line of float32
 
 
 def over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tree) -> Tree:
-    """``compute(row, *operands of the row)`` for every row: [B ...] arrays in and out, p shared."""
-    mapped: Tree = jax.tree.map(lambda _: 0, inputs)._replace(p=None, pieces=None)
-    return jax.vmap(compute, in_axes=(mapped, *(0 for _ in operands)), axis_name=ROWS)(inputs, *operands)
+    """``compute(row, *operands of the row)`` for every row: [B ...] arrays in and out, p shared.
+
+    The rows of packed texts meet in ``_weights.total``: the formulas see all of them, one axis more, and broadcast.
+    """
+    if inputs.pieces is not None:
+        return compute(inputs._replace(p=inputs.p[None]), *operands)
+    mapped: Tree = jax.tree.map(lambda _: 0, inputs)._replace(p=None)
+    return jax.vmap(compute, in_axes=(mapped, *(0 for _ in operands)))(inputs, *operands)
 
 
 def fused_over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tree) -> Tree:

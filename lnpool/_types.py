@@ -50,7 +50,7 @@ class Pieces(NamedTuple):
     owned: Array  # [N] whether the token belongs to a text
     text: Array  # [B] the text of each row
     last: Array  # [S] the last row of each text
-    empty: Array  # [S] whether a text has no token
+    start: Array  # [S] the first token of each text
 
 
 class Inputs(NamedTuple):

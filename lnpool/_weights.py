@@ -4,6 +4,7 @@
 several devices, its sums and extrema meet here.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,8 +13,6 @@ from jax import Array, lax
 
 from lnpool import _pieces
 from lnpool._types import Call, Inputs
-
-ROWS = "lnpool_rows"  # the axis of rows inside ``_rows.over_rows``
 
 INFINITE = 1e30  # stands for an infinite exponent or score: large enough to be one, small enough to multiply
 
@@ -32,9 +31,15 @@ class Attention(NamedTuple):
         return self.scores - self.offset
 
 
-def total(call: Call, inputs: Inputs, x: Array, axis: int = 0) -> Array:
+def total(call: Call, inputs: Inputs, x: Array, axis: int | None = None) -> Array:
     """Sum over the tokens of a text."""
+    axis = _tokens_axis(inputs) if axis is None else axis
     return _meet(call, inputs, jnp.sum(x, axis=axis, keepdims=True), jnp.add, lax.psum)
+
+
+def _tokens_axis(inputs: Inputs) -> int:
+    """The axis of tokens, behind that of rows where packed texts bring them all at once."""
+    return 0 if inputs.pieces is None else 1
 
 
 def _meet(
@@ -45,9 +50,12 @@ def _meet(
     collective: Callable[[Array, str], Array],
 ) -> Array:
     """What a row knows -> what its whole text knows."""
-    if inputs.pieces is not None:
-        x = _pieces.combine(inputs.pieces, lax.all_gather(x, ROWS), operation)[lax.axis_index(ROWS)]
-    return x if call.axis_name is None else collective(x, call.axis_name)
+    pieces = inputs.pieces
+    if pieces is not None:
+        x = _pieces.combine(pieces, x, operation)
+    if call.axis_name is not None:
+        x = collective(x, call.axis_name)
+    return x if pieces is None else _pieces.of_rows(pieces, x)
 
 
 def select(mask: Array | None, x: Array, otherwise: Array | float) -> Array:
@@ -75,8 +83,9 @@ def finite(p: Array) -> Array:
     return jnp.clip(p, -INFINITE, INFINITE)
 
 
-def extremum(call: Call, inputs: Inputs, sign: Array, x: Array, keep: Array | None, axis: int = 0) -> Array:
+def extremum(call: Call, inputs: Inputs, sign: Array, x: Array, keep: Array | None, axis: int | None = None) -> Array:
     """Largest (sign +1) or smallest (sign -1) kept ``x`` over tokens; -+inf where none is kept. No gradient."""
+    axis = _tokens_axis(inputs) if axis is None else axis
     largest = jnp.max(select(keep, lax.stop_gradient(sign * x), -jnp.inf), axis=axis, keepdims=True)
     return lax.stop_gradient(sign) * _meet(call, inputs, largest, jnp.maximum, lax.pmax)
 
@@ -86,21 +95,22 @@ def _power(call: Call, inputs: Inputs) -> Array:
     return finite(inputs.p) if call.sharpen else jnp.ones((1,) * inputs.p.ndim, inputs.p.dtype)
 
 
-def _tokens_last(x: Array) -> Array:
+def _tokens_last(inputs: Inputs, x: Array) -> Array:
     """[T *H K] -> [*H K T]. On a CPU, XLA vectorises over the last axis alone, and scores have K = 1."""
-    return jnp.moveaxis(x, 0, -1)
+    return jnp.moveaxis(x, _tokens_axis(inputs), -1)
 
 
-def _tokens_first(x: Array) -> Array:
-    return jnp.moveaxis(x, -1, 0)
+def _tokens_first(inputs: Inputs, x: Array) -> Array:
+    return jnp.moveaxis(x, -1, _tokens_axis(inputs))
 
 
 def attend(call: Call, inputs: Inputs) -> Attention:
     """Scores to attention."""
-    p, mask = _tokens_last(_power(call, inputs)), None if inputs.mask is None else _tokens_last(inputs.mask)
-    is_text = None if mask is None else count(call, inputs) > 0
+    last = functools.partial(_tokens_last, inputs)
+    p, mask = last(_power(call, inputs)), None if inputs.mask is None else last(inputs.mask)
+    is_text = None if mask is None else last(count(call, inputs) > 0)
     up, down = jnp.ones((), p.dtype), -jnp.ones((), p.dtype)
-    scores = select(mask, _tokens_last(inputs.scores), 0).astype(p.dtype)
+    scores = select(mask, last(inputs.scores), 0).astype(p.dtype)
     scores = scores - select(is_text, extremum(call, inputs, up, scores, mask, axis=-1), 0)
     scores = jnp.clip(scores, -INFINITE, INFINITE)
     offset = jnp.where(p >= 0, 0, select(is_text, extremum(call, inputs, down, scores, mask, axis=-1), 0))
@@ -108,7 +118,7 @@ def attend(call: Call, inputs: Inputs) -> Attention:
     q = select(mask, at_most(p * z, 0), -jnp.inf)
     log_z = jnp.log(at_least(total(call, inputs, jnp.exp(q), axis=-1), 1))
     mean_z = total(call, inputs, jnp.exp(q - log_z) * z, axis=-1)
-    return Attention(*map(_tokens_first, (scores, offset, log_z, mean_z)))
+    return Attention(*(_tokens_first(inputs, x) for x in (scores, offset, log_z, mean_z)))
 
 
 def count(call: Call, inputs: Inputs) -> Array:
@@ -122,8 +132,8 @@ def log_weights(call: Call, inputs: Inputs, attention: Attention) -> Array:
     p, z, log_z = _power(call, inputs), attention.z, attention.log_z
     if z.shape[-1] > 1:
         return at_most(p * z, 0) - log_z
-    p, z, log_z = map(_tokens_last, (p, z, log_z))
-    return _tokens_first(at_most(p * z, 0) - log_z)
+    p, z, log_z = (_tokens_last(inputs, x) for x in (p, z, log_z))
+    return _tokens_first(inputs, at_most(p * z, 0) - log_z)
 
 
 def weights(call: Call, inputs: Inputs) -> Array:

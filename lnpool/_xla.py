@@ -17,7 +17,7 @@ from jax import Array, lax
 from lnpool import _bounded, _compat, _exact, _pieces
 from lnpool._rows import OfTokens, fused_over_rows, over_blocks, over_rows
 from lnpool._scale import SCALE_LIMITS
-from lnpool._types import Call, Inputs, Residuals
+from lnpool._types import Call, Inputs, Pieces, Residuals
 from lnpool._weights import Attention, attend, select, total
 
 Tree: TypeAlias = Any  # a pytree of arrays
@@ -34,7 +34,8 @@ def _by_form(call: Call, exact: Rows, bounded: Rows, inputs: Inputs, *operands: 
     return lax.cond(fast, bounded, exact, inputs, *operands)
 
 
-def _attend(call: Call, inputs: Inputs) -> Attention:
+def attention_of(call: Call, inputs: Inputs) -> Attention:
+    """The attention of every row; that of packed texts is the attention of their rows."""
     return over_rows(functools.partial(attend, call), _rows_of(inputs))
 
 
@@ -43,7 +44,7 @@ def _rows_of(inputs: Inputs) -> Inputs:
     pieces, mask = inputs.pieces, inputs.mask
     if pieces is None:
         return inputs
-    of_row = pieces.mask.reshape(*pieces.mask.shape, *(1,) * (inputs.states.ndim - 2))
+    of_row = pieces.mask.reshape(*pieces.mask.shape, *(1,) * (inputs.scores.ndim - 2))
     return inputs._replace(
         states=_pieces.rows(pieces, inputs.states),
         scores=_pieces.rows(pieces, inputs.scores),
@@ -51,11 +52,26 @@ def _rows_of(inputs: Inputs) -> Inputs:
     )
 
 
-def _of_texts(inputs: Inputs, tree: Tree) -> Tree:
-    """What rows know, [B 1 ...], as what texts know, [S 1 ...]."""
+def _of_texts(call: Call, inputs: Inputs, tree: Tree) -> Tree:
+    """What rows know, [B 1 ...], as what texts know, [S 1 ...]: under ``axis_name`` the same on all devices."""
     if inputs.pieces is None:
         return tree
-    return jax.tree.map(functools.partial(_pieces.of_texts, inputs.pieces), tree)
+
+    def of_texts(pieces: Pieces, x: Array) -> Array:
+        x = _pieces.of_texts(pieces, x)
+        if call.axis_name not in _compat.varying_axes(x):
+            return x
+        # All devices hold the same numbers already: a sum of one of them says so to JAX, and is linear.
+        return lax.psum(jnp.where(lax.axis_index(call.axis_name) == 0, x, 0), call.axis_name)
+
+    return jax.tree.map(functools.partial(of_texts, inputs.pieces), tree)
+
+
+def _of_rows(inputs: Inputs, tree: Tree) -> Tree:
+    """What texts know, [S 1 ...], told to their rows [B 1 ...]."""
+    if inputs.pieces is None:
+        return tree
+    return jax.tree.map(functools.partial(_pieces.of_rows, inputs.pieces), tree)
 
 
 def _exact_rows(call: Call, compute: Callable[..., Tree], inputs: Inputs) -> Rows:
@@ -85,8 +101,8 @@ def value(call: Call, inputs: Inputs) -> Array:
         (w,) = _bounded_sums(call, 1, inputs, attention)
         return over_rows(functools.partial(_bounded.value, call), inputs, w)
 
-    r = _by_form(call, _exact_rows(call, _exact.value, inputs), bounded, inputs, _attend(call, inputs))
-    return _of_texts(inputs, r).astype(inputs.states.dtype)
+    r = _by_form(call, _exact_rows(call, _exact.value, inputs), bounded, inputs, attention_of(call, inputs))
+    return _of_texts(call, inputs, r).astype(inputs.states.dtype)
 
 
 def forward(call: Call, inputs: Inputs) -> tuple[Array, Saved]:
@@ -96,20 +112,20 @@ def forward(call: Call, inputs: Inputs) -> tuple[Array, Saved]:
         w, e = _bounded_sums(call, 2, inputs, attention)
         return over_rows(functools.partial(_bounded.forward, call), inputs, attention, w, e)
 
-    attention = _attend(call, inputs)
+    attention = attention_of(call, inputs)
     residuals = _by_form(call, _exact_rows(call, _exact.forward, inputs), bounded, inputs, attention)
-    return _of_texts(inputs, residuals.value).astype(inputs.states.dtype), (attention, residuals)
+    residuals = _of_texts(call, inputs, residuals)
+    return residuals.value.astype(inputs.states.dtype), (attention, residuals)
 
 
 def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
     """Cotangents of states, scores and p for the cotangent ``g`` [B 1 *H K] of the pooled states."""
     attention, residuals = saved
     g = g.astype(inputs.p.dtype)
-    dp = exponent_cotangent(inputs, _of_texts(inputs, residuals), g)
+    dp = exponent_cotangent(inputs, residuals, g)
     if call.axis_name and call.axis_name not in _compat.varying_axes(inputs.states):
         g = lax.psum(g, call.axis_name)  # check_vma=False: every device holds a part of the cotangent
-    if inputs.pieces is not None:
-        g = g[inputs.pieces.text]
+    residuals, g = _of_rows(inputs, (residuals, g))
 
     def contract(cotangents: Callable[..., tuple[Array, Array]], inputs: Inputs, *saved: Tree) -> OfTokens:
         dstates, dscores = cotangents(call, inputs, *saved)
@@ -153,9 +169,10 @@ def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array
     # No loop over rows: reverse mode would keep its partial derivatives anyway, and jax 0.7 cannot transpose it.
     moved = _rows_of(inputs._replace(states=tangents.states, scores=tangents.scores))
     exact, bounded = (functools.partial(over_rows, functools.partial(contract, form)) for form in (_exact, _bounded))
-    by_tokens = _by_form(call, exact, bounded, inputs, attention, residuals, moved.states, moved.scores)
+    of_rows = _of_rows(inputs, residuals)
+    by_tokens = _by_form(call, exact, bounded, inputs, attention, of_rows, moved.states, moved.scores)
     by_exponent = residuals.value * residuals.slope * tangents.p[None]
-    return _of_texts(inputs, by_tokens + by_exponent).astype(inputs.states.dtype)
+    return (_of_texts(call, inputs, by_tokens) + by_exponent).astype(inputs.states.dtype)
 
 
 def _chain(call: Call, inputs: Inputs, dstates: Array) -> Array:

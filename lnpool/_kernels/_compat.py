@@ -25,6 +25,7 @@ class Target(NamedTuple):
     interpret: Any = False
 
 
+_LAST: Target | None = None
 _TARGET: contextvars.ContextVar[Target | None] = contextvars.ContextVar("lnpool_kernel_target", default=None)
 
 
@@ -32,10 +33,15 @@ _TARGET: contextvars.ContextVar[Target | None] = contextvars.ContextVar("lnpool_
 def target(platform: str, interpret: Any = False) -> Iterator[None]:
     """Trace kernels for ``platform`` whatever this machine has: for tests, which interpret or compile without a device.
 
-    ``interpret`` is True or a pltpu.InterpretParams. JAX caches traces by function, not by this context: trace a new
-    function in a new context.
+    ``interpret`` is True or a pltpu.InterpretParams. JAX caches traces by function, not by this context, so that those
+    of another target are dropped.
     """
-    token = _TARGET.set(Target(platform, interpret))
+    global _LAST
+    new = Target(platform, interpret)
+    if new != _LAST:
+        jax.clear_caches()
+    _LAST = new
+    token = _TARGET.set(new)
     try:
         yield
     finally:

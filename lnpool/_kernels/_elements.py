@@ -138,6 +138,21 @@ def merge(call: Call, row: Row, sums: Sums) -> Sums:
     return sums._replace(w=w, e=e)
 
 
+def together(call: Call, row: Row, parts: Sequence[Sums]) -> Sums:
+    """The sums of several parts of a text [1 D] as one."""
+    if not call.is_bounded:
+        reference = _reduced(jnp.maximum, (part.reference for part in parts))
+        parts = [_rescaled(call, row, part, reference, lambda m: m) for part in parts]
+        m = _reduced(jnp.maximum, (part.m for part in parts))
+        parts = [_rescaled(call, row, part, reference, lambda _: m) for part in parts]
+    e = None if parts[0].e is None else _reduced(jnp.add, (part.e for part in parts))
+    return parts[0]._replace(w=_reduced(jnp.add, (part.w for part in parts)), e=e)
+
+
+def _reduced(operation: Callable[[Array, Array], Array], arrays: Iterable[Array | None]) -> Array:
+    return functools.reduce(operation, (x for x in arrays if x is not None))
+
+
 def _rescaled(call: Call, row: Row, sums: Sums, reference: Array, new_maximum: Callable[[Array], Array]) -> Sums:
     """The same sums relative to a new reference and a new maximum."""
     assert sums.reference is not None

@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lnpool import _bounded, _xla
+from lnpool import _bounded, _pieces, _xla
 from lnpool._kernels import _compat, gpu, tpu
 from lnpool._kernels._elements import Row, fields, finish, unpacked
-from lnpool._rows import over_rows
 from lnpool._types import Call, Inputs, Residuals
-from lnpool._weights import Attention, attend
+from lnpool._weights import Attention
 
 Saved: TypeAlias = tuple[Attention, Residuals]
 
@@ -42,7 +41,9 @@ def unsupported(call: Call, inputs: Inputs) -> str | None:
     if inputs.p.dtype != jnp.float32:
         return f"the Pallas kernels compute in float32, not in {inputs.p.dtype}."
     flat = jax.eval_shape(_flat, inputs.states)
-    return _kernels().unsupported(flat, _heads(inputs.scores))
+    texts = None if inputs.pieces is None else inputs.pieces.last.size
+    reason: str | None = _kernels().unsupported(flat, _heads(inputs.scores), texts)
+    return reason
 
 
 def _kernels() -> ModuleType:
@@ -79,21 +80,27 @@ def _batched(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _per_row(shape: tuple[int, ...], x: Array) -> Array:
-    """[B|1 1 *H 1|K] as [B D], for states of canonical ``shape``."""
-    batch, _, *features = shape
-    return jnp.broadcast_to(x, (batch, 1, *features)).reshape(batch, math.prod(features))
+def _per_text(inputs: Inputs, like: Array | jax.ShapeDtypeStruct, x: Array) -> Array:
+    """[B*S|1 1 *H 1|K] as [B S D], for S texts in each of B rows; ``like`` is [B*S 1 *H K]."""
+    return jnp.broadcast_to(x, like.shape).reshape(inputs.states.shape[0], -1, math.prod(like.shape[1:]))
 
 
 def _operands(inputs: Inputs, attention: Attention) -> tuple[Array, Array]:
-    """Scores [B H T] with -inf at padding, and lengths [B]."""
+    """Scores [B H T], -inf at padding; where texts end, or start: lengths [B], or starts [B S] of packed texts."""
     batch, tokens, *_ = inputs.scores.shape
-    scores, lengths = attention.scores, jnp.full(batch, tokens, jnp.int32)
-    if inputs.mask is not None:
-        scores = jnp.where(inputs.mask, scores, -jnp.inf)
-        real = inputs.mask.reshape(batch, tokens)
-        lengths = jnp.max(jnp.where(real, jnp.arange(1, tokens + 1, dtype=jnp.int32)[None], 0), axis=1)
-    return scores.reshape(batch, tokens, _heads(inputs.scores)).transpose(0, 2, 1), lengths
+    scores, real, pieces = attention.scores, inputs.mask, inputs.pieces
+    if pieces is not None:
+        owned = pieces.owned.reshape(1, tokens, *(1,) * (scores.ndim - 2))
+        scores, real = _pieces.tokens(pieces, scores), owned if real is None else owned & real
+    if real is not None:
+        scores = jnp.where(real, scores, -jnp.inf)
+    scores = scores.reshape(batch, tokens, _heads(inputs.scores)).transpose(0, 2, 1)
+    if pieces is not None:
+        return scores, pieces.start[None]
+    if real is None:
+        return scores, jnp.full(batch, tokens, jnp.int32)
+    places = jnp.arange(1, tokens + 1, dtype=jnp.int32)[None]
+    return scores, jnp.max(jnp.where(real.reshape(batch, tokens), places, 0), axis=1)
 
 
 def _applies(call: Call, inputs: Inputs) -> Array:
@@ -120,31 +127,43 @@ def _choose(
     return lax.cond(_applies(call, inputs), kernel, exact, inputs._replace(states=_flat(inputs.states)), *operands)
 
 
-def _pooled(call: Call, shape: tuple[int, ...], slope: bool, inputs: Inputs) -> tuple[Array, Saved]:
-    """The pooled states, and what the backward pass needs, by the kernel; ``inputs`` hold flat states."""
-    attention = over_rows(functools.partial(attend, call), inputs)
-    scores, lengths = _operands(inputs, attention)
-    row = Row(_per_row(shape, inputs.p[None]), _per_row(shape, attention.log_z))
+def _of_texts(inputs: Inputs, x: Array) -> Array:
+    return x if inputs.pieces is None else _pieces.of_texts(inputs.pieces, x)
+
+
+def _pooled(call: Call, like: jax.ShapeDtypeStruct, slope: bool, inputs: Inputs) -> tuple[Array, Saved]:
+    """The pooled states ``like`` [B*S 1 *H K], and what the backward pass needs; ``inputs`` hold flat states."""
+    attention = _xla.attention_of(call, inputs)
+    scores, where = _operands(inputs, attention)
+    per_text = functools.partial(_per_text, inputs, like)
+    log_z, mean_z = (per_text(_of_texts(inputs, x)) for x in (attention.log_z, attention.mean_z))
+    row = Row(per_text(inputs.p[None]), log_z)
     run = _batched(functools.partial(_kernels().sums, call, slope, inputs.mask is not None))
-    summed = run(inputs.states, scores, lengths, jnp.stack(row, axis=1))
-    sums = unpacked(fields(call, slope), jnp.unstack(summed, axis=1))
-    residuals = finish(call, row, sums, _per_row(shape, attention.mean_z))
-    residuals = Residuals(*(x.reshape(shape[0], 1, *shape[2:]) for x in residuals))
+    summed = run(inputs.states, scores, where, jnp.stack(row, axis=2))
+    sums = unpacked(fields(call, slope), jnp.unstack(summed, axis=2))
+    residuals = Residuals(*(x.reshape(like.shape) for x in finish(call, row, sums, mean_z)))
     return residuals.value.astype(inputs.states.dtype), (attention, residuals)
+
+
+def _pooled_shape(inputs: Inputs) -> jax.ShapeDtypeStruct:
+    """Of the pooled states [B*S 1 *H K] of canonical ``inputs``."""
+    batch, _, *features = inputs.states.shape
+    texts = batch if inputs.pieces is None else inputs.pieces.last.size
+    return jax.ShapeDtypeStruct((texts, 1, *features), inputs.states.dtype)
 
 
 def value(call: Call, inputs: Inputs) -> Array:
     """Pooled states [B 1 *H K] in the dtype of the states."""
 
     def kernel(flat: Inputs) -> Array:
-        return _pooled(call, inputs.states.shape, False, flat)[0]
+        return _pooled(call, _pooled_shape(inputs), False, flat)[0]
 
     return _choose(call, inputs, kernel, functools.partial(_xla.value, call))
 
 
 def forward(call: Call, inputs: Inputs) -> tuple[Array, Saved]:
     """Pooled states [B 1 *H K] in the dtype of the states, and what the derivatives need."""
-    kernel = functools.partial(_pooled, call, inputs.states.shape, True)
+    kernel = functools.partial(_pooled, call, _pooled_shape(inputs), True)
     return _choose(call, inputs, kernel, functools.partial(_xla.forward, call))
 
 
@@ -154,13 +173,14 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
 
     def kernel(flat: Inputs, saved: Saved, g: Array) -> tuple[Array, Array]:
         attention, residuals = saved
-        scores, lengths = _operands(flat, attention)
+        scores, where = _operands(flat, attention)
         # r = 0 has no derivative where no state is positive; where r is merely too small for a float, it has.
         g = jnp.where(jnp.isneginf(residuals.x_reference), 0, g)
-        wide = (flat.p[None], attention.log_z, residuals.reference, residuals.rho, g, residuals.value)
-        rows = jnp.stack([_per_row(shape, x) for x in wide], axis=1)
+        log_z = _of_texts(flat, attention.log_z)
+        wide = (flat.p[None], log_z, residuals.reference, residuals.rho, g, residuals.value)
+        rows = jnp.stack([_per_text(flat, g, x) for x in wide], axis=2)
         run = _batched(functools.partial(_kernels().pullback, call, flat.mask is not None))
-        dstates, dscores = run(flat.states, scores, lengths, rows)
+        dstates, dscores = run(flat.states, scores, where, rows)
         return dstates, dscores.transpose(0, 2, 1).reshape(like.shape).astype(like.dtype)
 
     def portable(inputs: Inputs, saved: Saved, g: Array) -> tuple[Array, Array]:

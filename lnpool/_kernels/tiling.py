@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -84,6 +85,39 @@ def fetched_bytes(lengths: list[int], tokens: int, features: int, itemsize: int,
                     total += rows * tiling.features * itemsize
                 before = (row, feature_block, block)
     return total
+
+
+# --- packed texts ---------------------------------------------------------------------------------------------------
+
+
+class Steps(NamedTuple):
+    """Packed tokens, cut at every multiple of a size and where a text starts. B rows of S texts, K steps."""
+
+    bounds: Array  # [B K+1] the first token of each step, and the end
+    texts: Array  # [B K]
+    firsts: Array  # [B S+1] the step at which each text starts, and the end
+
+
+def steps(starts: Array, tokens: int, size: int) -> Steps:
+    """The steps for N ``tokens`` whose texts start at ``starts`` [B S], sorted: K = ceil(N/size) + S.
+
+    Every token lies in one step. Blocks of ``size`` tokens follow one another, and so do texts; each has a step, if
+    only an empty one. Tokens before the first text go with it: what they hold is padding.
+    """
+    batch, count = starts.shape
+    blocks = -(-tokens // size)
+    # Where a block and a text start together, the block is first.
+    firsts = jnp.arange(count, dtype=jnp.int32)[None] + jnp.minimum(starts // size + 1, blocks)
+    step = jnp.arange(blocks + count, dtype=jnp.int32)
+    started = jax.vmap(lambda row: jnp.searchsorted(row, step, side="right"))(firsts).astype(jnp.int32)
+    texts = jnp.maximum(started - 1, 0)
+    bounds = jnp.where(started > 0, jnp.take_along_axis(starts, texts, axis=1), 0)
+    bounds = jnp.maximum(bounds, (step[None] - started) * size)
+
+    def ended(x: Array, end: int) -> Array:
+        return jnp.concatenate([x, jnp.full((batch, 1), end, jnp.int32)], axis=1)
+
+    return Steps(ended(bounds, tokens), texts, ended(firsts, blocks + count))
 
 
 # --- GPU ------------------------------------------------------------------------------------------------------------

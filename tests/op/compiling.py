@@ -64,28 +64,34 @@ def devices(platform):
 
 
 def compiled(
-    platform, shape, implementation, *, heads=None, p=(), dtype="float32", masked=True, backward=True,
+    platform, shape, implementation, *, heads=None, p=(), dtype="float32", masked=True, backward=True, packed=False,
     compiler_options=None, **options,
 ):  # fmt: skip
-    """The op compiled for a device. The exponent is a constant 2: XLA drops the form that it does not choose."""
+    """The op compiled for a device, for rows [B T D] or, ``packed``, B texts that share T tokens.
+
+    The exponent is a constant 2: XLA drops the form that it does not choose.
+    """
     device = devices(platform)[0]
     on_device = functools.partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(device))
-    batch, tokens, features = shape
+    batch, *row, features = shape
+    row = row if packed else [batch, *row]
     exponent = np.full(p, 2.0, np.float32)
 
-    def forward(states, scores, mask, g):
-        return lnpool.pool(states, scores, jnp.asarray(exponent), mask=mask, implementation=implementation, **options)
+    def run(pool, states, scores, mask, ids, *g):
+        texts = {"segment_ids": ids, "num_segments": batch} if packed else {}
+        every = {"mask": mask, "implementation": implementation} | texts | options
+        return pool(states, scores, jnp.asarray(exponent), *g, **every)
 
-    def both(states, scores, mask, g):
-        p = jnp.asarray(exponent)
-        return value_and_gradients(states, scores, p, g, mask=mask, implementation=implementation, **options)
+    def forward(states, scores, mask, ids, g):
+        return run(lnpool.pool_packed if packed else lnpool.pool, states, scores, mask, ids)
 
     args = (
-        on_device(shape, dtype),
-        on_device((batch, tokens, *([heads] if heads else [])), "float32"),
-        on_device((batch, tokens), bool) if masked else None,
+        on_device((*row, features), dtype),
+        on_device((*row, *([heads] if heads else [])), "float32"),
+        on_device(row, bool) if masked else None,
+        on_device(row, "int32") if packed else None,
         on_device((batch, features), dtype),
     )
     with _compat.target(platform), jax.default_device(device), jax.numpy_dtype_promotion("standard"):
-        traced = jax.jit(both if backward else forward).trace(*args)
+        traced = jax.jit(functools.partial(run, value_and_gradients) if backward else forward).trace(*args)
         return traced.lower(lowering_platforms=(LOWERING[platform],)).compile(compiler_options=compiler_options)

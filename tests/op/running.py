@@ -18,12 +18,13 @@ def float64(enabled=True):
 
 
 def value_and_gradients(states, scores, p, cotangent, **options):
-    """(r, dstates, dscores, dp); dscores is None with scores None."""
+    """(r, dstates, dscores, dp); dscores is None with scores None. With ``segment_ids`` of packed texts."""
+    pool = lnpool.pool_packed if "segment_ids" in options else lnpool.pool
     if scores is None:
-        value, pullback = jax.vjp(lambda s, e: lnpool.pool(s, None, e, **options), states, p)
+        value, pullback = jax.vjp(lambda s, e: pool(s, None, e, **options), states, p)
         dstates, dp = pullback(cotangent)
         return value, dstates, None, dp
-    value, pullback = jax.vjp(lambda s, z, e: lnpool.pool(s, z, e, **options), states, scores, p)
+    value, pullback = jax.vjp(lambda s, z, e: pool(s, z, e, **options), states, scores, p)
     return (value, *pullback(cotangent))
 
 

@@ -35,6 +35,12 @@ CASES = {
     "one": ((3, 1, 1), {}),
     "full_long": ((2, 5000, 1024), {"masked": False}),
     "wide_odd": ((2, 100, 4097), {}),
+    "packed": ((128, 16384, 512), {"packed": True}),
+    "packed_bfloat16": ((128, 16384, 512), {"packed": True, "dtype": "bfloat16"} | dict(BOUNDED)),
+    "packed_heads": ((16, 1000, 768), {"heads": 12, "p": (12,), "packed": True} | dict(LOG)),
+    "packed_feature": ((16, 1000, 300), {"p": (300,), "packed": True, "scale_limit": "softplus"}),
+    "packed_odd": ((5, 37, 6), {"heads": 3, "dtype": "bfloat16", "packed": True}),
+    "packed_long": ((5, 400_000, 512), {"packed": True, "masked": False}),  # more blocks than an axis of a grid takes
 }
 
 
@@ -65,8 +71,9 @@ def spilled(tmp_path, text):
 def test_every_kernel_compiles(name, tmp_path):
     shape, options = CASES[name]
     found, executable = kernels(tmp_path, shape, **options)
-    assert set(found) == NAMES
-    assert launches(executable) == 2
+    names = NAMES | {"lnpool_merge"} if "packed" in options else NAMES
+    assert set(found) == names
+    assert launches(executable) == len(names)
     for kernel, text in found.items():
         stores, registers = spilled(tmp_path, text)
         print(f"{name} {kernel}: {registers} registers, {text.count(EXPONENTIAL)} exponentials")

@@ -77,6 +77,23 @@ def test_kernels_read_once(options):
         assert executable.memory_analysis().temp_size_in_bytes < SMALL * 4 * np.prod(LARGE)
 
 
+PACKED = (128, 16384, 512)
+
+
+@pytest.mark.parametrize("options", [{}, dict(BOUNDED)], ids=["linear", "bounded"])
+def test_packed_texts_need_no_rows(options):
+    """No array of the size of the states but their gradient, where the portable form gathers rows.
+
+    Passes are printed, not judged: the compiler counts a gather of scores as if every element read a whole row of
+    memory. What the kernels fetch follows from tiling.steps.
+    """
+    kernels, portable = (compiled(PACKED, name, packed=True, masked=False, **options) for name in ("pallas", "xla"))
+    report("pallas packed", kernels, PACKED[1:])
+    report("xla packed", portable, PACKED[1:])
+    assert launches(kernels) == 2
+    assert kernels.memory_analysis().temp_size_in_bytes < SMALL * 4 * np.prod(PACKED[1:])
+
+
 CASES = {
     **{limit: ((8, 70, 300), {"scale_limit": limit}) for limit in lnpool.SCALE_LIMITS},
     **{f"{x}_bfloat16": ((8, 70, 384), {"scale_limit": x, "dtype": "bfloat16"}) for x in lnpool.SCALE_LIMITS},
@@ -92,6 +109,9 @@ CASES = {
     "full_long": ((2, 5000, 1024), {"masked": False}),
     "wide": ((2, 100, 4096), {"dtype": "bfloat16"}),
     "wide_odd": ((2, 100, 4097), {}),
+    "packed_heads": ((16, 1000, 768), {"heads": 12, "p": (12,), "packed": True} | dict(LOG)),
+    "packed_feature": ((16, 1000, 300), {"p": (300,), "packed": True, "scale_limit": "softplus"}),
+    "packed_odd": ((5, 37, 6), {"heads": 3, "dtype": "bfloat16", "packed": True}),
 }
 
 

@@ -168,8 +168,8 @@ def test_inputs_that_no_kernel_takes_are_refused():
     with interpreted("gpu"):
         with pytest.raises(NotImplementedError, match="GPU kernels take float32 and bfloat16 states, not float16"):
             lnpool.pool(states.astype(np.float16), None, p, implementation="pallas")
-        long = jax.ShapeDtypeStruct((1, 10**7, 2048), np.float32)
-        with pytest.raises(NotImplementedError, match="at most 262140 tokens of such states"):
+        long = jax.ShapeDtypeStruct((2**10, 10**7, 2048), np.float32)
+        with pytest.raises(NotImplementedError, match="at most 2147483646 blocks of states"):
             jax.eval_shape(lambda states: lnpool.pool(states, None, p, implementation="pallas"), long)
         assert lnpool.pool(states, None, p).dtype == states.dtype  # None: the portable form, whatever the kernels take
 

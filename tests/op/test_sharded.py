@@ -1,5 +1,7 @@
 """Tokens split over devices: value and all gradients are those of whole rows on one device."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +78,65 @@ def test_gradients_taken_inside_shard_map():
     got = jax.jit(run)(states, scores, jnp.float32(2.5), mask, g)
     want = gradients(pooled("tanh", "xla"), mask)(states, scores, jnp.float32(2.5))[1]
     jax.tree.map(lambda x, y: assert_agrees(x, y, CONFORMANCE[jnp.dtype("float32")]), got, want)
+
+
+LENGTHS = [20, 0, 3, 30, 11]  # eight tokens a device: texts on one device, on several, and none
+
+
+CHECKS = jax.__version_info__ >= (0, 8)  # jax 0.7 cannot search sorted ids whose varying axes it checks
+FAST = ((2.5, True, "xla"), (0.0, False, "xla_jvp"))
+PACKED = [
+    pytest.param(*run, marks=[pytest.mark.slow] * (run not in FAST))
+    for run in itertools.product((2.5, 0.0), (True, False), REVERSE)
+]
+
+
+@pytest.mark.parametrize(("p", "check_vma", "implementation"), PACKED)
+def test_packed_texts_over_devices(p, check_vma, implementation):
+    check_vma = check_vma and CHECKS
+    ids = np.repeat([0, 1, 2, 3, 7], LENGTHS)  # the last tokens belong to no text
+    rng = np.random.default_rng(5)
+    states, scores = (
+        jnp.asarray(rng.standard_normal((64, D)), jnp.float32),
+        jnp.asarray(rng.standard_normal(64), jnp.float32),
+    )
+    split, same = PartitionSpec("tokens"), PartitionSpec()
+
+    def pool(axis_name):
+        def run(states, scores, p, ids):
+            texts = {"segment_ids": ids, "num_segments": 4, "axis_name": axis_name}
+            return lnpool.pool_packed(states, scores, p, scale_limit="tanh", implementation=implementation, **texts)
+
+        return run
+
+    def results(pool):
+        loss = lambda *a: jnp.sum(random_cotangent((4, D)) * pool(*a, jnp.asarray(ids)))  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss, ARGUMENTS))(states, scores, jnp.float32(p))
+
+    mesh = Mesh(np.array(jax.devices()[:8]), ("tokens",))
+    over = jax.shard_map(
+        pool("tokens"), mesh=mesh, in_specs=(split, split, same, split), out_specs=same, check_vma=check_vma
+    )
+    jax.tree.map(
+        lambda x, y: assert_agrees(x, y, CONFORMANCE[jnp.dtype("float32")]), results(over), results(pool(None))
+    )
+
+
+def test_packed_texts_of_each_device():
+    """Texts inside of shard_map that no axis splits: every device has its own."""
+    ids, rng = np.repeat([[0, 2], [0, 1]], 8, axis=1), np.random.default_rng(5)
+    states = jnp.asarray(np.exp(rng.standard_normal((2, 16, D))), jnp.float32)
+    rows = PartitionSpec("data")
+
+    def pool(states, ids):
+        return lnpool.pool_packed(states[0], None, 2.5, segment_ids=ids[0], num_segments=3)[None]
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    got = jax.jit(jax.shard_map(pool, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=CHECKS))(
+        states, jnp.asarray(ids)
+    )
+    for x, row, of_row in zip(got, states, ids, strict=True):
+        assert_agrees(x, pool(row[None], of_row[None])[0], CONFORMANCE[jnp.dtype("float32")])
 
 
 def test_errors_name_what_is_wrong():

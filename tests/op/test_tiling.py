@@ -1,5 +1,7 @@
 """How the kernels cut rows into blocks, and which tokens they fetch: pure functions of sizes."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +39,62 @@ def test_blocks_behind_the_last_token_are_not_fetched():
     traced = jax.vmap(lambda t: tiling.fetched_block(t, jnp.int32(130), 64))(jnp.arange(8))
     assert traced.tolist() == blocks
     assert tiling.fetched_block(3, 0, 64) == 0
+
+
+# --- packed texts ---------------------------------------------------------------------------------------------------
+
+TEXTS = {
+    "mixed": [5, 0, 40, 1, 17, 0, 130],
+    "starts at a block": [32, 32, 0, 64, 3],
+    "one": [100],
+    "empty at the end": [64, 0, 0],
+    "many short": [3] * 40,
+}
+
+
+@pytest.mark.parametrize("before", [0, 7], ids=["", "tokens_of_no_text"])
+@pytest.mark.parametrize("lengths", TEXTS.values(), ids=TEXTS)
+def test_steps_of_packed_texts(lengths, before):
+    """Every token is in one step, of its own block and its own text; blocks and texts follow one another."""
+    size, tokens = 32, before + sum(lengths) + before
+    starts = before + np.cumsum([0, *lengths])
+    bounds, texts, firsts = (
+        np.asarray(x)[0] for x in tiling.steps(jnp.asarray(starts[None, :-1], jnp.int32), tokens, size)
+    )
+    assert texts.size == -(-tokens // size) + len(lengths)
+    assert bounds[0] == 0
+    assert bounds[-1] == tokens
+    assert (np.diff(bounds) >= 0).all()
+    assert (np.diff(texts) >= 0).all()
+    assert set(texts) == set(range(len(lengths)))
+    blocks = np.minimum(bounds[:-1], tokens - 1) // size
+    assert set(blocks) == set(range(-(-tokens // size)))
+    for k, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        assert start == stop or (stop - 1) // size == blocks[k]
+        own = np.arange(max(start, starts[0]), min(stop, starts[-1]))
+        assert (np.searchsorted(starts, own, side="right") - 1 == texts[k]).all()
+    assert firsts[-1] == texts.size
+    np.testing.assert_array_equal(texts[firsts[:-1]], range(len(lengths)))
+    np.testing.assert_array_equal(bounds[firsts[:-1]], starts[:-1])
+    np.testing.assert_array_equal(texts[firsts[1:-1] - 1], range(len(lengths) - 1))
+
+
+@pytest.mark.parametrize("itemsize", [4, 2], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("tokens", "features"), [(512, 300), (512, 768), (2048, 512)])
+def test_packed_texts_are_read_once(tokens, features, itemsize):
+    """A quarter of the tokens of padded rows: a TPU fetches a block again where it changes, a GPU reads each span."""
+    lengths = np.linspace(0, tokens // 2, 64).astype(int)
+    starts = jnp.asarray(np.cumsum(lengths) - lengths, jnp.int32)[None]
+    total, padded = int(lengths.sum()), lengths.size * tokens
+    assert total <= 0.25 * padded
+    tiles = tiling.tile(total, features, itemsize, ragged=False)
+    blocks = np.minimum(np.asarray(tiling.steps(starts, total, tiles.tokens).bounds)[0, :-1], total - 1) // tiles.tokens
+    fetched = 1 + np.count_nonzero(np.diff(blocks))
+    assert fetched == tiles.token_blocks
+    assert fetched * tiles.tokens <= 0.35 * padded
+    cut = tiling.columns(1, total, 1, features)
+    for size in (cut.split_tokens, cut.tile_tokens):
+        assert np.diff(np.asarray(tiling.steps(starts, total, size).bounds)).sum() == total <= 0.35 * padded
 
 
 # --- GPU ------------------------------------------------------------------------------------------------------------

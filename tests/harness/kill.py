@@ -97,6 +97,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     steps = STEPS_A_KILL * options.kills
+    options.out.mkdir(parents=True, exist_ok=True)
     arguments, log = [*OPTIONS.split(), "--epochs", str(steps // STEPS_AN_EPOCH)], options.out / "log"
     whole, broken = options.out / "whole", options.out / "broken"
 

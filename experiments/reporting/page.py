@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,9 @@ def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], linear: S
     if lines:
         page.table(f"{name}-needles", needles.table(lines))
         page.say(_needles_in_words(lines))
-    if len({row.key.method for row in rows}) > 1 and not lines:
-        for encoder in sorted({row.key.encoder for row in rows}):
-            usual = tables.usual_n([row for row in rows if row.key.encoder == encoder])
-            page.say(f"Test accuracy in percent, encoder `{encoder}`, n = {usual} unless a cell says otherwise; bold is"
-                     " the best mean of a task, `*` differs from attention pooling (Holm p < 0.05):")  # fmt: skip
-            page.table(f"{name}-{encoder}", tables.pivot(rows, found, encoder))
+    compares = any(one.key.place == other.key.place for one, other in combinations(rows, 2)) and not lines
+    if compares:
+        _pivots(page, name, rows, found)
     if found and not lines:
         overall = statistics.overall(found)
         page.say("Against attention pooling, over all places; time is that of a training step as a multiple of its:")
@@ -120,13 +118,28 @@ def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], linear: S
         page.say("Against the linear baseline; encoder and pooler are those that validation prefers:")
         page.table(f"{name}-linear", against)
         page.say(_linear_in_words(against))
+    every = tables.results(rows, found, brief=True)
+    if not compares and not lines:
+        page.table(f"{name}-rows", every)
     for kind, (caption, draw) in figures.FIGURES.items():
-        figure = draw(rows) if not (lines and kind == "accuracy") else None
+        figure = draw(rows) if compares or kind != "accuracy" else None
         if figure is not None:
             page.figure(f"{name}-{kind}", caption, figure)
     page.say("<details><summary>All rows, and the command of each</summary>")
-    page.table(f"{name}-rows", tables.results(rows, found, brief=True))
+    if compares or lines:
+        page.table(f"{name}-rows", every)
     page.say(_commands(rows), "</details>")
+
+
+def _pivots(page: Page, name: str, rows: Sequence[Row], found: dict[records.Key, Comparison]) -> None:
+    """A table an encoder: poolers by tasks."""
+    for encoder in sorted({row.key.encoder for row in rows}):
+        usual = tables.usual_n([row for row in rows if row.key.encoder == encoder])
+        page.say(
+            f"Test accuracy in percent, encoder `{encoder}`, n = {usual} unless a cell says otherwise; bold is the "
+            "best mean of a task, `*` differs from attention pooling (Holm p < 0.05):"
+        )
+        page.table(f"{name}-{encoder}", tables.pivot(rows, found, encoder))
 
 
 def _costs(rows: Sequence[Row]) -> str:

@@ -146,7 +146,7 @@ def pivot(rows: Sequence[Row], found: Mapping[Key, Comparison], encoder: str) ->
 
 
 def _header(task: str, setting: str, settings: Sequence[str]) -> str:
-    return task if len(settings) == 1 else f"{task}, {telling(setting, settings)}"
+    return ", ".join(filter(None, (task, telling(setting, settings) if len(settings) > 1 else "")))
 
 
 def _place(row: Row) -> tuple[str, str]:

@@ -60,9 +60,8 @@ def zero_padding(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Ar
 
 def masked_mean(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
     """Return the mean over the real tokens; 0 where a text has none."""
-    return zero_padding(x, mask).sum(axis=1, dtype=jnp.promote_types(x.dtype, jnp.float32)) / jnp.maximum(
-        mask.sum(axis=1, keepdims=True), 1
-    )
+    total = zero_padding(x, mask).sum(axis=1, dtype=jnp.promote_types(x.dtype, jnp.float32))
+    return total / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
 
 
 def masked_softmax(scores: Float[Array, "B T *F"], mask: Bool[Array, "B T"]) -> Float[Array, "B T *F"]:

@@ -43,7 +43,7 @@ def _whole_texts(call: Call) -> str | None:
     return None
 
 
-def _rows(inputs: Inputs) -> str | None:
+def _one_row_a_text(inputs: Inputs) -> str | None:
     if inputs.pieces is not None:
         return 'it wants one row a text: use pool, or implementation="xla".'
     return None
@@ -76,7 +76,9 @@ BACKENDS: dict[Implementation, Backend] = {
     "xla": Backend(ReverseRule(_xla.value, _xla.forward, _xla.backward)),
     "xla_jvp": Backend(ForwardRule(_xla.value, _xla.forward, _xla.tangent)),
     "pallas": _KERNELS,
-    "reference": Backend(_reference.pool, unsupported=lambda call, inputs: _whole_texts(call) or _rows(inputs)),
+    "reference": Backend(
+        _reference.pool, unsupported=lambda call, inputs: _whole_texts(call) or _one_row_a_text(inputs)
+    ),
 }
 
 # What implementation=None tries, best first; the last one runs everywhere. The kernels are not among them until they

@@ -188,9 +188,8 @@ class LearnedNormPool(nnx.Module):
         return (pooled, self._weights(states, scores, p, mask)) if return_weights else pooled
 
     def _weights(self, states: Array, scores: Array | None, p: Array, mask: Array | None) -> Array:
-        scores = (
-            jnp.zeros(states.shape[:-1], jnp.promote_types(states.dtype, jnp.float32)) if scores is None else scores
-        )
+        if scores is None:  # in the precision of all other scores
+            scores = jnp.zeros(states.shape[:-1], jnp.promote_types(states.dtype, jnp.float32))
         if scores.ndim < states.ndim and p.ndim == 0:
             return lnpool.attention_weights(scores, p, mask=mask, sharpen=self.sharpen)
         scores = scores if scores.ndim == states.ndim else scores[..., None]

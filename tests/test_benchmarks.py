@@ -229,5 +229,7 @@ def test_the_share_of_a_step_is_of_real_steps(capsys):
     assert header == "| encoder, 8 x 8 words | mean, ms a step | max |"
     assert re.fullmatch(r"\| bag \| [\d.]+ \| -?\d+% \|", row)
     assert steps.share({"mean": np.array([1.0, 3.0, 2.0]), "max": np.array([2.0, 4.0, 8.0])}, "max") == 0.5
+    assert steps.main(["--rounds", "0"]) == 2
+    assert "must be 1 or more" in capsys.readouterr().err
     assert steps.main(["--poolers", "maxx"]) == 2
     assert "unknown pooler 'maxx': did you mean 'max'?" in capsys.readouterr().err

@@ -119,14 +119,15 @@ def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], linear: S
         page.table(f"{name}-linear", against)
         page.say(_linear_in_words(against))
     every = tables.results(rows, found, brief=True)
-    if not compares and not lines:
+    is_plain = not (compares or lines)  # then these rows are all that there is to read
+    if is_plain:
         page.table(f"{name}-rows", every)
     for kind, (caption, draw) in figures.FIGURES.items():
         figure = draw(rows) if compares or kind != "accuracy" else None
         if figure is not None:
             page.figure(f"{name}-{kind}", caption, figure)
     page.say("<details><summary>All rows, and the command of each</summary>")
-    if compares or lines:
+    if not is_plain:
         page.table(f"{name}-rows", every)
     page.say(_commands(rows), "</details>")
 
@@ -194,12 +195,12 @@ def _needles_in_words(lines: Sequence[needles.Line]) -> str:
         "accuracy": [str(line.signals) for line in lines if line.is_close(line.best)],
         "loss": [str(line.signals) for line in lines if line.is_close(line.lowest)],
     }
-    told = [f"By {score} for {len(found)}{_listed(found)}" for score, found in close.items()]
+    told = [f"{len(found)} by {score}{_listed(found)}" for score, found in close.items()]
     apart = [str(line.signals) for line in lines if _apart(line.best_accuracy, line.learned_accuracy)]
     return (
-        f"The learned p is within 25 % of the best fixed p for how many of the {len(lines)} values of k? "
-        f"{'. '.join(told)}. The best fixed p has the highest mean validation accuracy or the lowest mean validation "
-        f"loss. The intervals of the test accuracy at the best fixed p by accuracy and at the learned p are apart for "
+        f"Of {len(lines)} values of k, the learned p is within 25 % of the best fixed p for {', for '.join(told)}. The "
+        "best fixed p has the highest mean validation accuracy, or the lowest mean validation loss. The intervals of "
+        "the test accuracy at the best fixed p by accuracy and at the learned p are apart for "
         f"{len(apart)}{_listed(apart)}."
     )
 

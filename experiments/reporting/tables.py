@@ -102,8 +102,7 @@ def results(rows: Sequence[Row], found: Mapping[Key, Comparison], *, brief: bool
     lines = []
     for row in sorted(rows, key=lambda row: -np.mean([*row.accuracies().values()] or -1)):
         key, comparison = row.key, found.get(row.key)
-        alike = [other.key.options for other in rows if other.key[:3] == key[:3]]
-        options = key.options if not brief else telling(key.options, alike) if len(alike) > 1 else ""
+        options = _telling_options(row, rows) if brief else key.options
         exponents = [float(run.p.mean()) for run in row.finished if run.p is not None]
         cells: list[Cell] = [key.task, key.encoder, key.pooler, options, len(row.finished)]
         cells += [len(row.failed)] if failures else []
@@ -115,6 +114,11 @@ def results(rows: Sequence[Row], found: Mapping[Key, Comparison], *, brief: bool
         cells.append(_of(row, lambda run: run.facts["seconds"]["total"]))
         lines.append(tuple(cells))
     return Table(tuple(columns), tuple(lines), tuple(columns.values()))
+
+
+def _telling_options(row: Row, rows: Sequence[Row]) -> str:
+    alike = [other.key.options for other in rows if other.key[:3] == row.key[:3]]
+    return telling(row.key.options, alike) if len(alike) > 1 else ""
 
 
 def pivot(rows: Sequence[Row], found: Mapping[Key, Comparison], encoder: str) -> Table:

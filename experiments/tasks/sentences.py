@@ -46,7 +46,5 @@ class _Sentences(TextClassification):
 
 def sentence_task(name: str) -> type[TextClassification]:
     """Return the task of one set."""
-    options = (
-        FoldOptions if name in sentences.BY_CLASS else TreeOptions if name in sentences.TREEBANK else SourceOptions
-    )
-    return type(name, (_Sentences,), {"name": name, "Options": options})
+    options = dict.fromkeys(sentences.BY_CLASS, FoldOptions) | dict.fromkeys(sentences.TREEBANK, TreeOptions)
+    return type(name, (_Sentences,), {"name": name, "Options": options.get(name, SourceOptions)})

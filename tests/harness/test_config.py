@@ -40,13 +40,9 @@ BAD_LINES = [
 
 
 @pytest.mark.parametrize(("line", "message"), BAD_LINES)
-def test_a_bad_command_line_is_one_line_and_exit_code_2(line, message, capsys):
+def test_a_bad_command_line_is_explained(line, message):
     with pytest.raises(UsageError, match=message):
         parse_args(line.split())
-    assert main(line.split()) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("experiments.train: ")
-    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,6 @@ def step_on(count: int, layout: str):
     return result, {tuple(map(int, size.split(","))) for size in sizes}, shapes
 
 
-@pytest.mark.slow
 def test_a_step_of_the_power_mean_is_that_of_one_device_and_exchanges_no_states(small_shares):
     expected, exchanged, _ = step_on(1, "replicated")
     assert not exchanged

@@ -20,6 +20,8 @@ from experiments.config import parse_args, to_json
 from experiments.data import sentences, wheels
 from experiments.tasks import TASKS
 from tests.harness.conftest import TINY
+from tests.harness.test_config import BAD_LINES
+from tests.harness.test_tasks import BAD_FILES
 
 COMMANDS = {"train": train.main, "baseline": baseline.main, "sweep": sweep.main, "report": report.main}
 PICKLE = pickle.dumps(Path("x"))
@@ -104,20 +106,13 @@ def written(name: str, content: str, *line: str):
 
 
 HOSTILE = {
+    **{f"a table, {message}": (65, table(content)) for content, message in BAD_FILES},
+    **{f"the option {line}": (2, lambda folder, line=line: ["train", *line.split()]) for line, _ in BAD_LINES},
     "no file": (65, lambda folder: ["train", "--task", "file", "--path", "a.csv"]),
     "a folder as file": (65, lambda folder: ["train", "--task", "file", "--path", "."]),
-    "an empty file": (65, table("")),
     "a pickle as table": (65, table(PICKLE)),
     "UTF-16": (65, table(("text,label\n" + ROW).encode("utf-16"))),
     "a missing column": (65, table("text,label\n" + ROW, "--data.label", "stars")),
-    "no column that could be the text": (65, table("one,two,label\na,b,x\n")),
-    "an empty text": (65, table("text,label\n" + ROW + ",x\n")),
-    "no class": (65, table("text,label\n" + ROW + "a third one,\n")),
-    "one class": (65, table("text,label\na text,x\nanother one,x\n")),
-    "101 classes": (65, table("text,label\n" + "".join(f"t,{n}\n" for n in range(101)))),
-    "a row too long": (65, table("text,label\n" + ROW + "a,b,c\n")),
-    "quotes that never close": (65, table('text,label\n"a text,x\n' + ROW)),
-    "an unknown split": (65, table("text,label,split\na,x,train\nb,y,later\n")),
     "JSON cut short": (65, table('{"text": "a", "label": "x"}\n{"text": "b", "la', name="a.jsonl")),
     "JSON that is no object": (65, table('[["a", "x"]]\n', name="a.json")),
     "an archive cut short": (65, archive({"raw/rt-polarity.pos": LINES * 50, "raw/rt-polarity.neg": LINES}, cut=40)),
@@ -133,11 +128,6 @@ HOSTILE = {
     "a registry that refuses": (69, lambda folder: ["train", "--task", "r8", "--data.cache", "cache"]),
     "vectors that are no numbers": (65, vectors(b"the 0.1 0.2\na x y\n")),
     "a pickle as vectors": (65, vectors(PICKLE)),
-    "an option mistyped": (2, options("--optim.learnig-rate", "0.1")),
-    "a pooler mistyped": (2, options("--pooler", "atention")),
-    "a number out of range": (2, options("--epochs", "-1")),
-    "an infinite learning rate": (2, options("--optim.learning-rate", "inf")),
-    "a class of numbers mistaken": (2, options("--data.batch-size", "many")),
     "a run folder that is a file": (2, written("run", "mine", "train", *TINY, "--out", "run")),
     "a run folder in use": (2, written("run/.lock", "", "train", *TINY, "--out", "run")),
     "a name that is too long": (74, options("--out", "x" * 300)),

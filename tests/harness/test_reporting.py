@@ -173,7 +173,7 @@ def test_a_page_is_a_function_of_the_folders(sweep_folder, tmp_path):
     assert "python -m experiments.train --task trec --encoder cnn --pooler mean --seed SEED --epochs 2" in text
     assert "60 finished runs of 12 configurations" in text
     assert "| bag | learned_norm | 1.85 ± 0.10 | 1.85 ± 0.10 |" in text, "seeds of mean p 1.75, 1.8, ... 1.95"
-    assert "By accuracy for 1 (4). By loss for 2 (1, 4)." in text
+    assert "is within 25 % of the best fixed p for 1 by accuracy (4), for 2 by loss (1, 4)." in text
     assert str(tmp_path) not in text
 
 

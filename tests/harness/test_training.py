@@ -170,14 +170,6 @@ def test_an_old_run_is_never_overwritten(finished, capsys):
     assert "exists and is not an empty folder: choose another one." in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_made_is_exit_code_74(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    assert main([*TINY, "--out", str(tmp_path / "file" / "run")]) == 74
-    error = capsys.readouterr().err
-    assert error.startswith("experiments.train: ")
-    assert error.count("\n") == 1
-
-
 def stored(path, **arrays):
     np.savez(path, **arrays)
     return path

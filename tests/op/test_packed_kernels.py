@@ -22,6 +22,8 @@ CASES = {
     "wide": ("sentences", "linear", [1.0, 2, 3, 4, 5], {"heads": (5,), "features": 640, "dtype": "bfloat16"}),
 }
 
+QUICK = ("feature", "wide")  # a known bound, and none: the two forms of the kernels
+
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
@@ -38,7 +40,7 @@ def small_blocks(monkeypatch):
 
 
 @BOTH
-@pytest.mark.parametrize("name", ["wide", *(pytest.param(x, marks=pytest.mark.slow) for x in CASES if x != "wide")])
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x not in QUICK)) for x in CASES])
 def test_every_text_is_pooled_as_if_alone(name, platform):
     lengths, form, p, options = CASES[name]
     with interpreted(platform):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import torch_rows
-from benchmarks.rows import COPY, Row
+from benchmarks.rows import COPY, Row, prepare
 from benchmarks.shapes import Arrays
 
 FORWARD, BOTH, DONATED = MODES = ("forward", "forward+backward", "forward+backward, donated")
@@ -32,25 +32,25 @@ def build(row: Row, arrays: Arrays) -> list[Program]:
 
 
 def _of_jax(row: Row, arrays: Arrays) -> list[Program]:
-    states, scores, p = arrays.states[row.states], arrays.scores[row.exponent], arrays.p[row.exponent]
-    inputs = jax.device_put((states, scores, p, arrays.mask))
+    pool, inputs = prepare(row, arrays)
+    inputs = jax.device_put(inputs)
     if row.name == COPY:
-        return [_in_place(row, FORWARD, row.pool, inputs)]
-    programs = [_fresh(row, FORWARD, row.pool, inputs)]
+        return [_in_place(row, FORWARD, pool, inputs)]
+    programs = [_fresh(row, FORWARD, pool, inputs)]
     if row.backward:
         cotangent = jnp.asarray(arrays.cotangent, inputs[0].dtype)
-        both = _forward_and_backward(row)
+        both = _forward_and_backward(pool)
         programs.append(_fresh(row, BOTH, both, (*inputs, cotangent)))
         if row.donated:
             programs.append(_in_place(row, DONATED, both, (*inputs, cotangent)))
     return programs
 
 
-def _forward_and_backward(row: Row) -> Callable[..., Any]:
+def _forward_and_backward(pool: Callable[..., Any]) -> Callable[..., Any]:
     """The gradients and the pooled states: all are results, so that XLA cannot leave any of them out."""
 
     def both(states: Any, scores: Any, p: Any, mask: Any, cotangent: Any) -> Any:
-        pooled, pull = jax.vjp(lambda *x: row.pool(*x, mask), states, scores, p)
+        pooled, pull = jax.vjp(lambda *x: pool(*x, mask), states, scores, p)
         return *pull(cotangent), pooled
 
     return both
@@ -90,7 +90,7 @@ def _temporary(compiled: Any) -> int | None:
 
 def _of_torch(row: Row, arrays: Arrays) -> list[Program]:
     torch = torch_rows.torch
-    pool, inputs = torch_rows.prepare(row, arrays)
+    pool, inputs = torch_rows.tensors(row, arrays)
     cotangent = torch.from_numpy(arrays.cotangent)
     wanted = [x.requires_grad_() for x in inputs if x is not None and x.is_floating_point()]
 

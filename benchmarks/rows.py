@@ -1,15 +1,17 @@
 """What is measured in JAX. A row is a function (states, scores, p, mask) -> pooled, and its form of the states."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.nn import logsumexp
 
 import lnpool
-from benchmarks.shapes import BOUND
+from benchmarks.shapes import BOUND, Arrays
 
 READ, COPY, ATTENTION = "floor:read", "floor:copy", "jax:attention"
 OURS, AGAIN = "xla:log-bound", "xla:log-bound-again"
@@ -30,8 +32,18 @@ class Row(NamedTuple):
     backward: bool = True  # whether there is something to differentiate
     donated: bool = False  # whether to time the gradient in memory of an earlier call too
     skips_padding: bool = False
-    packed: bool = False  # takes the real tokens alone: states [N D], with the row of each in place of the scores
+    packed: bool = False  # takes the number of rows first, then the real tokens alone: [N D], [N], p, the row of each
     masks: bool = True  # whether it can leave padding out
+
+
+def prepare(row: Row, arrays: Arrays) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return the function of a row and its inputs: states, scores, p, and the mask or the row of each token."""
+    states, scores, mask, pool = arrays.states[row.states], arrays.scores[row.exponent], arrays.mask, row.pool
+    if row.packed:
+        kept = np.ones(scores.shape[:2], bool) if mask is None else mask
+        states, scores, mask = states[kept], scores[kept], np.nonzero(kept)[0]
+        pool = functools.partial(pool, len(kept))
+    return pool, (states, scores, arrays.p[row.exponent], mask)
 
 
 def _keep(mask: Array | None, x: Array, otherwise: float) -> Array:
@@ -84,6 +96,12 @@ def _of_implementation(name: str, options: dict[str, Any]) -> Callable[..., Arra
     return lambda states, scores, p, mask: lnpool.pool(states, scores, p, mask=mask, implementation=name, **options)
 
 
+def packed(name: str, rows: int, states: Array, scores: Array, p: Array, ids: Array) -> Array:
+    """Pool texts without padding, log states with log_bound."""
+    of_texts: dict[str, Any] = {"segment_ids": ids, "num_segments": rows}
+    return lnpool.pool_packed(states, scores, p, implementation=name, log_states=True, log_bound=BOUND, **of_texts)
+
+
 _FORMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "log-bound": ("log states, log_bound", {"log_states": True, "log_bound": BOUND}, {"states": "log"}),
     "linear": ("linear states", {}, {"states": "linear"}),
@@ -109,6 +127,9 @@ def _of_lnpool() -> list[Row]:
             pool = _of_implementation(name, options)
             about, donated = f'lnpool "{name}", {words}', form == "log-bound" and name not in _SLOW_ROADS
             rows.append(Row(f"{name}:{form}", about, pool, donated=donated, skips_padding=skips, **inputs))
+        if name not in _SLOW_ROADS:
+            about = f'lnpool "{name}", packed texts, log states, log_bound'
+            rows.append(Row(f"{name}:packed", about, functools.partial(packed, name), skips_padding=True, packed=True))
     return rows
 
 

@@ -1,13 +1,10 @@
 """What a user of PyTorch would pick instead, written from the formulas; every row is skipped when torch is missing."""
 
-import functools
 import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from benchmarks.rows import Row
+from benchmarks.rows import Row, prepare
 from benchmarks.shapes import Arrays
 
 torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
@@ -38,7 +35,7 @@ def simpool(states: Any, scores: Any, p: Any, mask: Any) -> Any:
     return torch.einsum("bt,btd->bd", torch.softmax(scores, 1), powers).pow(1 / _SIMPOOL_EXPONENT)
 
 
-def power_mean(rows: int, states: Any, index: Any, p: Any, mask: Any) -> Any:
+def power_mean(rows: int, states: Any, scores: Any, p: Any, index: Any) -> Any:
     """Pool as graph libraries do: a learnable power mean of packed rows by scattered addition, without attention."""
     powers = states.clamp(0, _LARGEST).pow(p)
     sums = powers.new_zeros(rows, states.shape[1]).index_add(0, index, powers)
@@ -50,17 +47,11 @@ def _masked(scores: Any, mask: Any) -> Any:
     return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
 
 
-def prepare(row: Row, arrays: Arrays) -> tuple[Callable[..., Any], list[Any]]:
-    """Return the function of a row, compiled where its name says so, and its tensors: states, scores, p, mask."""
-    states, scores, mask = arrays.states[row.states], arrays.scores[row.exponent], arrays.mask
-    function: Callable[..., Any] = row.pool
-    if row.packed:
-        kept = np.ones(scores.shape, bool) if mask is None else mask
-        states, scores, mask = states[kept], np.nonzero(kept)[0], None
-        function = functools.partial(function, len(kept))
+def tensors(row: Row, arrays: Arrays) -> tuple[Callable[..., Any], list[Any]]:
+    """Return the function of a row, compiled where its name says so, and its inputs as tensors."""
+    function, inputs = prepare(row, arrays)
     if row.name.endswith("-compiled"):
         function = torch.compile(function, dynamic=False, fullgraph=True)
-    inputs = (states, scores, arrays.p[row.exponent], mask)
     return function, [None if x is None else torch.tensor(x) for x in inputs]
 
 

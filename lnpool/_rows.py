@@ -24,6 +24,7 @@ _BLOCKS = 48  # for each intermediate of a block: together they are a few per ce
 _FEATURE_BLOCKS = 192  # the same for the exact form of whole rows
 _MAX_SIZE = 2**19  # elements of a block that stay in cache
 _MIN_WIDTH = 8  # features of a block: half a cache line of float32
+_LINE = 16  # the same for packed texts, whose tokens are gathered: a cache line
 
 
 def over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tree) -> Tree:
@@ -81,6 +82,48 @@ def fused_over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tre
         return over_rows(compute, inputs, *operands)
 
     return lax.platform_dependent(inputs, *operands, cpu=on_cpu, default=default)
+
+
+def over_features(compute: Callable[..., Tree], inputs: Inputs, *operands: Tree) -> Tree:
+    """``compute(inputs, *operands)``; of packed texts on a CPU a few features at a time, without rows of all states.
+
+    ``compute`` must treat features independently, but for results of width 1, which it sums over them.
+    """
+    width = inputs.states.shape[-1]
+    blocks = next(d for d in range(max(width // _LINE, 1), 0, -1) if width % d == 0)
+    if inputs.pieces is None or inputs.states.size < _MIN_SIZE or blocks == 1:
+        return compute(inputs, *operands)
+    size = width // blocks
+
+    def on_cpu(inputs: Inputs, *operands: Tree) -> Tree:
+        def part(start: Array) -> Tree:
+            def cut(x: Array) -> Array:
+                if x.shape[-1] != width:
+                    return x
+                return _from_bits(lax.dynamic_slice_in_dim(_as_bits(x), start, size, axis=-1), x.dtype)
+
+            some, *others = jax.tree.map(cut, (inputs._replace(pieces=None), *operands))
+            return compute(some._replace(pieces=inputs.pieces), *others)
+
+        def step(whole: Tree, start: Array) -> tuple[Tree, None]:
+            def write(whole: Array, part: Array) -> Array:
+                if part.shape[-1] == 1:
+                    return whole + part
+                return lax.dynamic_update_slice_in_dim(whole, _as_bits(part), start, axis=-1)
+
+            return jax.tree.map(write, whole, part(start)), None
+
+        def result(x: Any) -> Array:
+            if x.shape[-1] == 1:
+                return varying(jnp.zeros(x.shape, x.dtype))
+            return varying(_as_bits(lax.empty((*x.shape[:-1], width), x.dtype)))
+
+        varying = _as_varying_as(inputs, operands)
+        like = jax.eval_shape(part, 0)
+        whole, _ = lax.scan(step, jax.tree.map(result, like), jnp.arange(0, width, size))
+        return jax.tree.map(lambda x, of: _from_bits(x, of.dtype) if of.shape[-1] > 1 else x, whole, like)
+
+    return lax.platform_dependent(inputs, *operands, cpu=on_cpu, default=compute)
 
 
 class OfTokens(NamedTuple):

@@ -17,11 +17,18 @@ from lnpool._types import Call, Inputs
 INFINITE = 1e30  # stands for an infinite exponent or score: large enough to be one, small enough to multiply
 
 
-class Attention(NamedTuple):
-    """The attention of one row, small enough to keep: everything per token without a reduction."""
+class Centred(NamedTuple):
+    """The scores of one row, moved so that p z <= 0."""
 
     scores: Array  # z less the largest [T *H 1]
     offset: Array  # 0 for p >= 0, the smallest of ``scores`` for p < 0 [1 *H 1|K], as wide as p
+
+
+class Attention(NamedTuple):
+    """The attention of one row, small enough to keep: everything per token without a reduction."""
+
+    scores: Array  # those of ``Centred``
+    offset: Array
     log_z: Array  # log of the softmax denominator, relative to the offset
     mean_z: Array  # mean of the centred scores under v
 
@@ -104,8 +111,8 @@ def _tokens_first(inputs: Inputs, x: Array) -> Array:
     return jnp.moveaxis(x, -1, _tokens_axis(inputs))
 
 
-def attend(call: Call, inputs: Inputs) -> Attention:
-    """Scores to attention."""
+def centre(call: Call, inputs: Inputs) -> Centred:
+    """Scores less the largest one, and the offset that keeps p z <= 0."""
     last = functools.partial(_tokens_last, inputs)
     p, mask = last(_power(call, inputs)), None if inputs.mask is None else last(inputs.mask)
     is_text = None if mask is None else last(count(call, inputs) > 0)
@@ -114,11 +121,25 @@ def attend(call: Call, inputs: Inputs) -> Attention:
     scores = scores - select(is_text, extremum(call, inputs, up, scores, mask, axis=-1), 0)
     scores = jnp.clip(scores, -INFINITE, INFINITE)
     offset = jnp.where(p >= 0, 0, select(is_text, extremum(call, inputs, down, scores, mask, axis=-1), 0))
+    return Centred(*(_tokens_first(inputs, x) for x in (scores, offset)))
+
+
+def normalise(call: Call, inputs: Inputs, centred: Centred) -> tuple[Array, Array]:
+    """The sums of the attention over tokens: log_z and mean_z [1 *H 1|K]."""
+    last = functools.partial(_tokens_last, inputs)
+    p, mask = last(_power(call, inputs)), None if inputs.mask is None else last(inputs.mask)
+    scores, offset = map(last, centred)
     z = scores - offset
     q = select(mask, at_most(p * z, 0), -jnp.inf)
     log_z = jnp.log(at_least(total(call, inputs, jnp.exp(q), axis=-1), 1))
     mean_z = total(call, inputs, jnp.exp(q - log_z) * z, axis=-1)
-    return Attention(*(_tokens_first(inputs, x) for x in (scores, offset, log_z, mean_z)))
+    return _tokens_first(inputs, log_z), _tokens_first(inputs, mean_z)
+
+
+def attend(call: Call, inputs: Inputs) -> Attention:
+    """Scores to attention."""
+    centred = centre(call, inputs)
+    return Attention(*centred, *normalise(call, inputs, centred))
 
 
 def count(call: Call, inputs: Inputs) -> Array:

@@ -15,28 +15,33 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lnpool import _bounded, _compat, _exact, _pieces
-from lnpool._rows import OfTokens, fused_over_rows, over_blocks, over_rows
+from lnpool._rows import OfTokens, fused_over_rows, over_blocks, over_features, over_rows
 from lnpool._scale import SCALE_LIMITS
-from lnpool._types import Call, Inputs, Pieces, Residuals
-from lnpool._weights import Attention, attend, select, total
+from lnpool._types import Call, Inputs, Residuals
+from lnpool._weights import Attention, Centred, attend, centre, normalise, select, total
 
 Tree: TypeAlias = Any  # a pytree of arrays
 Saved: TypeAlias = tuple[Attention, Residuals]
 Rows: TypeAlias = Callable[..., Tree]  # (inputs, *operands), all [B ...], to [B ...]
 
 
-def _by_form(call: Call, exact: Rows, bounded: Rows, inputs: Inputs, *operands: Tree) -> Tree:
-    """The form that suits the exponents of this call, for all rows of ``inputs`` and ``operands``."""
+def _form(call: Call, exact: Rows, bounded: Rows, inputs: Inputs) -> Rows:
+    """The form that suits the exponents of this call."""
     fast = _bounded.applies(call, inputs)
-    inputs = _rows_of(inputs)
-    if fast is None:
-        return exact(inputs, *operands)
-    return lax.cond(fast, bounded, exact, inputs, *operands)
+    return exact if fast is None else functools.partial(lax.cond, fast, bounded, exact)
 
 
 def attention_of(call: Call, inputs: Inputs) -> Attention:
     """The attention of every row; that of packed texts is the attention of their rows."""
-    return over_rows(functools.partial(attend, call), _rows_of(inputs))
+    if inputs.p.shape[-1] == 1 or not call.sharpen:
+        return over_rows(functools.partial(attend, call), _rows_of(inputs))
+
+    def sums(inputs: Inputs, centred: Centred) -> tuple[Array, Array]:
+        return _exact_rows(call, normalise, inputs)(_rows_of(inputs), centred)
+
+    # As many weights as states, of which only sums may be stored.
+    centred = over_rows(functools.partial(centre, call), _rows_of(inputs))
+    return Attention(*centred, *over_features(sums, inputs, centred))
 
 
 def _rows_of(inputs: Inputs) -> Inputs:
@@ -52,19 +57,22 @@ def _rows_of(inputs: Inputs) -> Inputs:
     )
 
 
-def _of_texts(call: Call, inputs: Inputs, tree: Tree) -> Tree:
-    """What rows know, [B 1 ...], as what texts know, [S 1 ...]: under ``axis_name`` the same on all devices."""
+def _of_texts(inputs: Inputs, tree: Tree) -> Tree:
+    """What rows know, [B 1 ...], as what texts know, [S 1 ...]."""
     if inputs.pieces is None:
         return tree
+    return jax.tree.map(functools.partial(_pieces.of_texts, inputs.pieces), tree)
 
-    def of_texts(pieces: Pieces, x: Array) -> Array:
-        x = _pieces.of_texts(pieces, x)
+
+def _on_all_devices(call: Call, tree: Tree) -> Tree:
+    """Numbers that all devices of ``axis_name`` hold: a sum of one of them says so to JAX, and is linear."""
+
+    def invariant(x: Array) -> Array:
         if call.axis_name not in _compat.varying_axes(x):
             return x
-        # All devices hold the same numbers already: a sum of one of them says so to JAX, and is linear.
         return lax.psum(jnp.where(lax.axis_index(call.axis_name) == 0, x, 0), call.axis_name)
 
-    return jax.tree.map(functools.partial(of_texts, inputs.pieces), tree)
+    return jax.tree.map(invariant, tree)
 
 
 def _of_rows(inputs: Inputs, tree: Tree) -> Tree:
@@ -101,8 +109,13 @@ def value(call: Call, inputs: Inputs) -> Array:
         (w,) = _bounded_sums(call, 1, inputs, attention)
         return over_rows(functools.partial(_bounded.value, call), inputs, w)
 
-    r = _by_form(call, _exact_rows(call, _exact.value, inputs), bounded, inputs, attention_of(call, inputs))
-    return _of_texts(call, inputs, r).astype(inputs.states.dtype)
+    form = _form(call, _exact_rows(call, _exact.value, inputs), bounded, inputs)
+
+    def pooled(inputs: Inputs, attention: Attention) -> Array:
+        return _of_texts(inputs, form(_rows_of(inputs), attention))
+
+    r = _on_all_devices(call, over_features(pooled, inputs, attention_of(call, inputs)))
+    return r.astype(inputs.states.dtype)
 
 
 def forward(call: Call, inputs: Inputs) -> tuple[Array, Saved]:
@@ -112,9 +125,13 @@ def forward(call: Call, inputs: Inputs) -> tuple[Array, Saved]:
         w, e = _bounded_sums(call, 2, inputs, attention)
         return over_rows(functools.partial(_bounded.forward, call), inputs, attention, w, e)
 
+    form = _form(call, _exact_rows(call, _exact.forward, inputs), bounded, inputs)
+
+    def pooled(inputs: Inputs, attention: Attention) -> Residuals:
+        return _of_texts(inputs, form(_rows_of(inputs), attention))
+
     attention = attention_of(call, inputs)
-    residuals = _by_form(call, _exact_rows(call, _exact.forward, inputs), bounded, inputs, attention)
-    residuals = _of_texts(call, inputs, residuals)
+    residuals = _on_all_devices(call, over_features(pooled, inputs, attention))
     return residuals.value.astype(inputs.states.dtype), (attention, residuals)
 
 
@@ -125,7 +142,6 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
     dp = exponent_cotangent(inputs, residuals, g)
     if call.axis_name and call.axis_name not in _compat.varying_axes(inputs.states):
         g = lax.psum(g, call.axis_name)  # check_vma=False: every device holds a part of the cotangent
-    residuals, g = _of_rows(inputs, (residuals, g))
 
     def contract(cotangents: Callable[..., tuple[Array, Array]], inputs: Inputs, *saved: Tree) -> OfTokens:
         dstates, dscores = cotangents(call, inputs, *saved)
@@ -136,9 +152,15 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
     if call.log_states and inputs.states.dtype == inputs.p.dtype and inputs.p.size == 1:
         # The cotangent of the states is the only array of their size, and XLA needs no loop to keep it so.
         bounded = functools.partial(over_rows, functools.partial(contract, _bounded.cotangents_of_rows))
-    dstates, dscores = _by_form(call, exact, bounded, inputs, attention, residuals, g).results
-    if inputs.pieces is not None:
-        dstates, dscores = (_pieces.tokens(inputs.pieces, x) for x in (dstates, dscores))
+    form = _form(call, exact, bounded, inputs)
+
+    def of_tokens(inputs: Inputs, attention: Attention, residuals: Residuals, g: Array) -> tuple[Array, Array]:
+        results = form(_rows_of(inputs), attention, *_of_rows(inputs, (residuals, g))).results
+        if inputs.pieces is None:
+            return results
+        return tuple(_pieces.tokens(inputs.pieces, x) for x in results)
+
+    dstates, dscores = over_features(of_tokens, inputs, attention, residuals, g)
     return Inputs(dstates, dscores.astype(inputs.scores.dtype), dp, None)
 
 
@@ -169,10 +191,11 @@ def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array
     # No loop over rows: reverse mode would keep its partial derivatives anyway, and jax 0.7 cannot transpose it.
     moved = _rows_of(inputs._replace(states=tangents.states, scores=tangents.scores))
     exact, bounded = (functools.partial(over_rows, functools.partial(contract, form)) for form in (_exact, _bounded))
+    form = _form(call, exact, bounded, inputs)
     of_rows = _of_rows(inputs, residuals)
-    by_tokens = _by_form(call, exact, bounded, inputs, attention, of_rows, moved.states, moved.scores)
+    by_tokens = form(_rows_of(inputs), attention, of_rows, moved.states, moved.scores)
     by_exponent = residuals.value * residuals.slope * tangents.p[None]
-    return (_of_texts(call, inputs, by_tokens) + by_exponent).astype(inputs.states.dtype)
+    return (_on_all_devices(call, _of_texts(inputs, by_tokens)) + by_exponent).astype(inputs.states.dtype)
 
 
 def _chain(call: Call, inputs: Inputs, dstates: Array) -> Array:

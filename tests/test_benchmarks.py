@@ -141,11 +141,18 @@ def by_formula(arrays):
     return powers ** (1 / shapes.P)
 
 
+NAMES = (
+    "jax:naive",
+    "jax:logsumexp",
+    "torch:logsumexp",
+    "torch:gem",
+    "xla:linear",
+    "xla:tanh",
+    "xla:bf16",
+    "xla:packed",
+)
 THE_OP = [
-    row
-    for row in rows.jax_rows() + torch_rows.torch_rows()
-    if row.name in ("jax:naive", "jax:logsumexp", "torch:logsumexp", "torch:gem", "xla:linear", "xla:tanh", "xla:bf16")
-    or row.name.endswith(":log-bound")
+    row for row in rows.jax_rows() + torch_rows.torch_rows() if row.name in NAMES or row.name.endswith(":log-bound")
 ]
 
 
@@ -154,11 +161,11 @@ THE_OP = [
 def test_rows_of_the_op_compute_it(row, fill):
     arrays = shapes.draw(shapes.SHAPES["tiny"], fill)
     if row.name.startswith("torch:"):
-        function, inputs = torch_rows.prepare(row, arrays)
+        function, inputs = torch_rows.tensors(row, arrays)
         pooled = function(*inputs).detach().numpy()
     else:
-        inputs = arrays.states[row.states], arrays.scores[row.exponent], arrays.p[row.exponent], arrays.mask
-        pooled = np.asarray(jax.jit(row.pool)(*inputs), np.float64)
+        function, inputs = rows.prepare(row, arrays)
+        pooled = np.asarray(jax.jit(function)(*inputs), np.float64)
     np.testing.assert_allclose(pooled, by_formula(arrays), rtol=2e-2 if row.states == "bf16" else 1e-5)
 
 

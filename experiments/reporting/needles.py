@@ -1,7 +1,7 @@
 """Signal and noise: the best fixed exponent of a sweep beside the learned one, for every number of signal words."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +20,15 @@ class Line(NamedTuple):
     best: float
     """The fixed exponent with the highest mean validation accuracy."""
     lowest: float
-    """The fixed exponent with the lowest mean validation loss: what training strives for, and less noisy."""
+    """The fixed exponent with the lowest mean validation loss: less noisy than accuracy."""
     best_accuracy: Estimate
     learned: Estimate
+    """The learned exponent of the tested parameters."""
     learned_accuracy: Estimate
+    fitted: float
+    """The fixed exponent with the lowest mean training loss at the end of training: what the gradient strives for."""
+    final: Estimate
+    """The learned exponent at the end of training."""
 
     def ratio(self, fixed: float) -> float:
         """Return the learned exponent over a fixed one."""
@@ -45,12 +50,22 @@ def best_and_learned(rows: Sequence[Row]) -> list[Line]:
         fixed = [row for row in group if not row.finished[0].trains_p]
         learned = [row for row in group if row.finished[0].trains_p]
         if len(fixed) > 1 and len(learned) == 1:
-            best = max(fixed, key=lambda row: _validation(row, "accuracy"))
-            lowest = min(fixed, key=lambda row: _validation(row, "loss"))
+            best = max(fixed, key=lambda row: _mean(row, lambda run: run.facts["validation"]["accuracy"]))
+            lowest = min(fixed, key=lambda row: _mean(row, lambda run: run.facts["validation"]["loss"]))
+            fitted = min(fixed, key=lambda row: _mean(row, lambda run: run.validations[-1]["train_loss"]))
             accuracies = [estimate([run.accuracy for run in row.finished]) for row in (best, learned[0])]
-            exponents = estimate([_p(run) for run in learned[0].finished])
-            p, q = _p(best.finished[0]), _p(lowest.finished[0])
-            lines.append(Line(signals, p, q, accuracies[0], exponents, accuracies[1]))
+            lines.append(
+                Line(
+                    signals,
+                    _p(best.finished[0]),
+                    _p(lowest.finished[0]),
+                    accuracies[0],
+                    estimate([_p(run) for run in learned[0].finished]),
+                    accuracies[1],
+                    _p(fitted.finished[0]),
+                    estimate([float(np.mean(run.validations[-1]["p"])) for run in learned[0].finished]),
+                )
+            )
     return lines
 
 
@@ -59,17 +74,19 @@ def _p(run: Run) -> float:
     return float(run.p.mean())
 
 
-def _validation(row: Row, score: str) -> float:
-    return float(np.mean([run.facts["validation"][score] for run in row.finished]))
+def _mean(row: Row, score: Callable[[Run], float]) -> float:
+    return float(np.mean([score(run) for run in row.finished]))
 
 
 def table(lines: Sequence[Line]) -> Table:
     """Return one row a number of signal words."""
     ratios = ("learned / best by accuracy", "by loss")
-    header = ("k", "best p by accuracy", "accuracy there", "best p by loss", "learned p", "accuracy", *ratios)
+    end = ("best p by training loss at the end", "learned p there")
+    header = ("k", "best p by accuracy", "accuracy there", "best p by loss", "learned p", "accuracy", *ratios, *end)
     rows: list[tuple[Cell, ...]] = []
     for line in lines:
         fixed: tuple[Cell, ...] = (line.best, line.best_accuracy, line.lowest)
         learned: tuple[Cell, ...] = (line.learned, line.learned_accuracy)
-        rows.append((line.signals, *fixed, *learned, line.ratio(line.best), line.ratio(line.lowest)))
-    return Table(header, tuple(rows), (0, 2, 4, 2, 2, 4, 2, 2))
+        compared = (line.ratio(line.best), line.ratio(line.lowest), line.fitted, line.final)
+        rows.append((line.signals, *fixed, *learned, *compared))
+    return Table(header, tuple(rows), (0, 2, 4, 2, 2, 4, 2, 2, 2, 2))

@@ -201,7 +201,21 @@ def _needles_in_words(lines: Sequence[needles.Line]) -> str:
         f"Of {len(lines)} values of k, the learned p is within 25 % of the best fixed p for {', for '.join(told)}. The "
         "best fixed p has the highest mean validation accuracy, or the lowest mean validation loss. The intervals of "
         "the test accuracy at the best fixed p by accuracy and at the learned p are apart for "
-        f"{len(apart)}{_listed(apart)}."
+        f"{len(apart)}{_listed(apart)}." + _why_not(lines)
+    )
+
+
+def _why_not(lines: Sequence[needles.Line]) -> str:
+    """Why a learned exponent misses the best fixed one: what it is learned from."""
+    below = [str(line.signals) for line in lines if line.fitted < line.lowest]
+    if not below:
+        return ""
+    return (
+        "\n\nWhy not: the exponent is learned from the training loss. At the end of training, that loss is lowest at a "
+        "smaller fixed exponent than the validation loss for "
+        f"{len(below)} of {len(lines)} values of k{_listed(below)}. What a large exponent gains there is on texts that "
+        "were not trained on: it hides words that tell nothing, which the network would else learn by heart. No "
+        "gradient of the training loss shows that."
     )
 
 

@@ -17,10 +17,10 @@ from experiments.reporting.statistics import Estimate, estimate, holm, paired
 from tests.harness.conftest import TINY
 
 
-def run_folder(path: Path, line: str, accuracy: float, *, p=None, entropy=None, loss=1.0) -> Path:
+def run_folder(path: Path, line: str, accuracy: float, *, p=None, entropy=None, loss=1.0, fit=None) -> Path:
     config = parse_args(line.split())
     records_ = [
-        {"step": step, "epoch": float(step), "train_loss": None, "loss": loss, "accuracy": accuracy}
+        {"step": step, "epoch": float(step), "train_loss": fit, "loss": loss, "accuracy": accuracy}
         | ({"p": p} if p is not None else {})
         | ({"attention_entropy": entropy - step / 10} if entropy is not None else {})
         for step in range(3)
@@ -77,7 +77,7 @@ def needle_folders(out: Path) -> Path:
     for k in (1, 4):
         for p in (1.0, 2.0, 8.0):
             line = f"--task needles --data.signals {k} --pool.exponent fixed --pool.p-init {p}"
-            run_folder(out / f"fixed-{k}-{p}", line, 0.9 - abs(p - 8 / k) / 100, p=p, loss=(p - 2) ** 2)
+            run_folder(out / f"fixed-{k}-{p}", line, 0.9 - abs(p - 8 / k) / 100, p=p, loss=(p - 2) ** 2, fit=p)
         for seed, p in enumerate((2.1, 2.3)):
             run_folder(out / f"learned-{k}-{seed}", f"--task needles --data.signals {k} --seed {seed}", 0.6, p=p)
     return out
@@ -192,6 +192,7 @@ def test_needles_compare_the_learned_with_the_best_fixed_exponent(tmp_path):
     assert [(line.signals, line.best, line.lowest) for line in lines] == [(1, 8.0, 2.0), (4, 2.0, 2.0)]
     assert [(line.is_close(line.best), line.is_close(line.lowest)) for line in lines] == [(False, True), (True, True)]
     assert lines[0].learned.mean == pytest.approx(2.2)
+    assert [(line.fitted, line.final.mean) for line in lines] == [(1.0, pytest.approx(2.2))] * 2
 
 
 def test_formats_hold_the_same_numbers(sweep_folder, capsys):

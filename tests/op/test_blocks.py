@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from lnpool import _rows
-from tests.op import test_conformance
+from tests.op import test_conformance, test_packed
 from tests.op.cases import CASES
 
 NAMES = (
@@ -30,6 +30,7 @@ NAMES = (
 def small_blocks(monkeypatch):
     monkeypatch.setattr(_rows, "_MIN_SIZE", 0)
     monkeypatch.setattr(_rows, "_MIN_WIDTH", 2)
+    monkeypatch.setattr(_rows, "_LINE", 2)
     monkeypatch.setattr(_rows, "_block", lambda shape, blocks: (min(2, shape[0]), min(5, shape[1])))
     jax.clear_caches()
     yield
@@ -39,6 +40,20 @@ def small_blocks(monkeypatch):
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in NAMES], ids=lambda case: case.name)
 def test_blocks_against_reference(case, small_blocks):
     test_conformance.test_against_reference(case, "xla")
+
+
+@pytest.mark.parametrize(
+    ("form", "p", "options"),
+    [
+        ("linear", 0.0, {}),
+        ("bounded", [1.5, 2.0], {"heads": (2,), "features": 8}),
+        ("bounded", test_packed.EXPONENTS["per feature"], {}),
+        ("tanh", 2.5, {"dtype": "bfloat16"}),
+    ],
+    ids=["linear", "heads", "per feature", "bfloat16"],
+)
+def test_packed_texts_some_features_at_a_time(form, p, options, small_blocks):
+    test_packed.check(test_packed.LENGTHS["mixed"], form, p, **options)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The single-pass form holds no temporary of the size of the states."""
+"""No temporary of the size of the states: the single-pass form, and packed texts."""
 
 import jax
 import jax.numpy as jnp
@@ -6,17 +6,20 @@ import pytest
 
 import lnpool
 from tests.op.running import value_and_gradients
-from tests.op.tolerances import TEMPORARY_SHARE
+from tests.op.tolerances import PACKED_SHARE, TEMPORARY_SHARE
 
 F32 = jnp.float32
 FORMS = {"bounded": {"log_states": True, "log_bound": 1.0}, "tanh": {"scale_limit": "tanh"}}
 
 
-def shapes(batch, tokens, features, per_head):
-    heads = (4,) if per_head else ()
-    array = lambda *shape: jax.ShapeDtypeStruct(shape, F32)  # noqa: E731
+def array(*shape):
+    return jax.ShapeDtypeStruct(shape, F32)
+
+
+def shapes(batch, tokens, features, kind):
+    heads = (4,) if kind == "head_p" else ()
     states, cotangent = array(batch, tokens, features), array(batch, features)
-    return states, array(batch, tokens, *heads), array(*heads), cotangent
+    return states, array(batch, tokens, *heads), array(*heads, *(features,) * (kind == "feature_p")), cotangent
 
 
 def temporary_share(function, states, *rest):
@@ -24,12 +27,20 @@ def temporary_share(function, states, *rest):
     return memory.temp_size_in_bytes / (4 * states.size)
 
 
-@pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("per_head", [False, True], ids=["scalar_p", "head_p"])
-@pytest.mark.parametrize("shape", [(64, 512, 300), (32, 512, 768)], ids=str)
-@pytest.mark.parametrize("masked", [False, True], ids=["full", "masked"])
-def test_no_temporary_of_the_size_of_the_states(masked, shape, per_head, options):
-    states, scores, p, cotangent = shapes(*shape, per_head)
+RUNS = [
+    pytest.param(masked, shape, kind, form, marks=[pytest.mark.slow] * (kind == "feature_p" and not masked))
+    for masked in (False, True)
+    for shape in ((64, 512, 300), (32, 512, 768))
+    for kind in ("scalar_p", "head_p", "feature_p")
+    for form in FORMS
+    if kind != "feature_p" or (shape, form) == ((64, 512, 300), "tanh")
+]
+
+
+@pytest.mark.parametrize(("masked", "shape", "kind", "form"), RUNS)
+def test_no_temporary_of_the_size_of_the_states(masked, shape, kind, form):
+    options = FORMS[form]
+    states, scores, p, cotangent = shapes(*shape, kind)
     mask = jax.ShapeDtypeStruct(shape[:2], bool) if masked else None
 
     def forward(states, scores, p, mask):
@@ -40,3 +51,19 @@ def test_no_temporary_of_the_size_of_the_states(masked, shape, per_head, options
 
     assert temporary_share(forward, states, scores, p, mask) < TEMPORARY_SHARE
     assert temporary_share(both, states, scores, p, mask, cotangent) < TEMPORARY_SHARE
+
+
+@pytest.mark.parametrize("options", [{}, FORMS["bounded"]], ids=["linear", "bounded"])
+def test_packed_texts_are_never_rows_of_all_states(options):
+    texts, tokens, features = 100, 16384, 304
+    ids = jax.ShapeDtypeStruct((tokens,), jnp.int32)
+
+    def both(states, scores, p, ids, cotangent):
+        def pool(*a):
+            return lnpool.pool_packed(*a, segment_ids=ids, num_segments=texts, implementation="xla", **options)
+
+        value, pullback = jax.vjp(pool, states, scores, p)
+        return value, *pullback(cotangent)
+
+    inputs = array(tokens, features), array(tokens), array(), ids, array(texts, features)
+    assert temporary_share(both, *inputs) < PACKED_SHARE

@@ -66,6 +66,7 @@ SECOND_ORDER = Agreement(1e-8, 1e-8)  # float64
 GRADCHECK = {"atol": 1e-5, "rtol": 1e-3, "eps": 1e-6}  # N8, as torch.autograd.gradcheck
 
 TEMPORARY_SHARE = 0.05  # of the bytes of the states
+PACKED_SHARE = 0.5  # the same for packed texts: rows of 16 of the features, and what is computed of them
 
 
 def assert_agrees(got, want, agreement: Agreement, err_msg="") -> None:

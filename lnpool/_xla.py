@@ -155,10 +155,10 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
     form = _form(call, exact, bounded, inputs)
 
     def of_tokens(inputs: Inputs, attention: Attention, residuals: Residuals, g: Array) -> tuple[Array, Array]:
-        results = form(_rows_of(inputs), attention, *_of_rows(inputs, (residuals, g))).results
+        dstates, dscores = form(_rows_of(inputs), attention, *_of_rows(inputs, (residuals, g))).results
         if inputs.pieces is None:
-            return results
-        return tuple(_pieces.tokens(inputs.pieces, x) for x in results)
+            return dstates, dscores
+        return _pieces.tokens(inputs.pieces, dstates), _pieces.tokens(inputs.pieces, dscores)
 
     dstates, dscores = over_features(of_tokens, inputs, attention, residuals, g)
     return Inputs(dstates, dscores.astype(inputs.scores.dtype), dp, None)

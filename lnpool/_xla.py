@@ -102,6 +102,15 @@ def _bounded_sums(call: Call, count: int, inputs: Inputs, attention: Attention) 
     return over_rows(sums, inputs, attention)
 
 
+def _pooled(call: Call, form: Rows, inputs: Inputs, attention: Attention) -> Tree:
+    """What a form knows of every text."""
+
+    def some_features(inputs: Inputs, attention: Attention) -> Tree:
+        return _of_texts(inputs, form(_rows_of(inputs), attention))
+
+    return _on_all_devices(call, over_features(some_features, inputs, attention))
+
+
 def value(call: Call, inputs: Inputs) -> Array:
     """Pooled states [B 1 *H K] in the dtype of the states."""
 
@@ -110,12 +119,7 @@ def value(call: Call, inputs: Inputs) -> Array:
         return over_rows(functools.partial(_bounded.value, call), inputs, w)
 
     form = _form(call, _exact_rows(call, _exact.value, inputs), bounded, inputs)
-
-    def pooled(inputs: Inputs, attention: Attention) -> Array:
-        return _of_texts(inputs, form(_rows_of(inputs), attention))
-
-    r = _on_all_devices(call, over_features(pooled, inputs, attention_of(call, inputs)))
-    return r.astype(inputs.states.dtype)
+    return _pooled(call, form, inputs, attention_of(call, inputs)).astype(inputs.states.dtype)
 
 
 def forward(call: Call, inputs: Inputs) -> tuple[Array, Saved]:
@@ -126,12 +130,8 @@ def forward(call: Call, inputs: Inputs) -> tuple[Array, Saved]:
         return over_rows(functools.partial(_bounded.forward, call), inputs, attention, w, e)
 
     form = _form(call, _exact_rows(call, _exact.forward, inputs), bounded, inputs)
-
-    def pooled(inputs: Inputs, attention: Attention) -> Residuals:
-        return _of_texts(inputs, form(_rows_of(inputs), attention))
-
     attention = attention_of(call, inputs)
-    residuals = _on_all_devices(call, over_features(pooled, inputs, attention))
+    residuals = _pooled(call, form, inputs, attention)
     return residuals.value.astype(inputs.states.dtype), (attention, residuals)
 
 

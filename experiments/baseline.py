@@ -81,6 +81,7 @@ def score(options: Options) -> dict[str, Any]:
         "encoder": "tf-idf",
         "pooler": "linear",
         "seed": 0,
+        "fold": getattr(options.data, "fold", 0),
         "options": changed(options, dataclasses.replace(options, data=type(options.data)())),
         "test": {
             "accuracy": float(accuracy_score(labels["test"], predicted)),

@@ -124,6 +124,10 @@ _NOT_DECISIVE = (
 _AS_BEFORE = {"compute": "float32"}
 
 
+REPEATS = ("seed", "data.fold")
+"""What tells the runs of one configuration apart."""
+
+
 def decisive(options: Any) -> dict[str, Any]:
     """Return the options that decide a result, by dotted name."""
     values = {path: value for path, _, value in leaves(options) if path not in _NOT_DECISIVE}
@@ -137,8 +141,8 @@ def changes(options: Any, default: Any) -> dict[str, Any]:
 
 
 def changed(options: Any, default: Any) -> str:
-    """Return the options that differ from the default, without the seed, as text: "a.b=3, c=4"."""
-    return in_words({path: value for path, value in changes(options, default).items() if path != "seed"})
+    """Return the options that differ from the default, without seed and fold, as text: "a.b=3, c=4"."""
+    return in_words({path: value for path, value in changes(options, default).items() if path not in REPEATS})
 
 
 def in_words(values: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.checkpoint import CONFIG
 from experiments.config import Config, command_line, config_changes, from_json
 from experiments.errors import DataError, UsageError
-from experiments.options import in_words
+from experiments.options import REPEATS, in_words
 from experiments.writer import ENVIRONMENT, FAILURE, METRICS, SUMMARY
 
 
@@ -61,7 +61,9 @@ class Run:
     @property
     def fold(self) -> int:
         """Which tenth of the data was the test split; 0 where the split is official."""
-        return getattr(self.config and self.config.data, "fold", 0)
+        if self.config is None:
+            return int(self.facts.get("fold", 0))
+        return getattr(self.config.data, "fold", 0)
 
     @property
     def repeat(self) -> tuple[int, int]:
@@ -121,6 +123,11 @@ class Row:
     key: Key
     finished: tuple[Run, ...]
     failed: tuple[Run, ...]
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether equal texts share a fold: else the test split holds texts of the training split, and is easier."""
+        return "data.grouped=False" not in self.key.setting
 
     def accuracies(self) -> dict[tuple[int, int], float]:
         """Test accuracy by fold and seed."""
@@ -198,7 +205,7 @@ def _config(path: Path, text: str) -> Config:
 
 
 def _key(config: Config) -> Key:
-    changes = {path: value for path, value in config_changes(config).items() if path not in ("seed", "data.fold")}
+    changes = {path: value for path, value in config_changes(config).items() if path not in REPEATS}
     pool = {path: value for path, value in changes.items() if path.startswith("pool.")}
     setting = {path: value for path, value in changes.items() if not path.startswith("pool.")}
     return Key(config.task, config.encoder, config.pooler, in_words(setting), in_words(pool))

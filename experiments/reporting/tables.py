@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from experiments.errors import NonFiniteError
-from experiments.reporting.records import Key, Row, natural, telling
+from experiments.reporting.records import Key, Row, Run, natural, telling
 from experiments.reporting.statistics import REFERENCE, Comparison, Estimate, Overall, estimate
 
 Cell: TypeAlias = str | int | float | Estimate | None
@@ -234,15 +234,25 @@ def stability(rows: Sequence[Row]) -> Table:
     return Table(header, tuple(body), (0, 0, 0, 0, 0, 0, 0, 4))
 
 
+def _validated(run: Run) -> float:
+    return float(run.facts["validation"]["accuracy"])
+
+
 def against_linear(rows: Sequence[Row]) -> Table:
-    """Return one row a task with a linear baseline: the neural row that validation prefers, and its distance."""
+    """Return one row a linear baseline: the neural row that validation prefers on the same folds, and its distance."""
     body = []
-    for linear in (row for row in rows if row.key.pooler == "linear" and row.finished):
-        neural = [r for r in rows if r.key.task == linear.key.task and r.finished and r.finished[0].config is not None]
-        if neural:
-            chosen = max(neural, key=lambda row: np.mean([run.facts["validation"]["accuracy"] for run in row.finished]))
-            ours, theirs = _of(chosen, lambda run: run.accuracy), linear.finished[0].accuracy
-            assert ours is not None
-            body.append((linear.key.task, theirs, chosen.key.encoder, chosen.key.method, ours, ours.mean - theirs))
+    for linear in (row for row in rows if row.key.pooler == "linear"):
+        of_fold = {run.fold: run.accuracy for run in linear.finished}
+        neural = [
+            [run for run in row.finished if run.config is not None and run.fold in of_fold]
+            for row in rows
+            if row.key.task == linear.key.task and row.is_grouped == linear.is_grouped
+        ]
+        if any(neural):
+            chosen = max(filter(None, neural), key=lambda runs: np.mean([_validated(run) for run in runs]))
+            ours = estimate([run.accuracy for run in chosen])
+            theirs = float(np.mean([of_fold[run.fold] for run in chosen]))
+            key = chosen[0].key
+            body.append((key.task, theirs, key.encoder, key.method, ours, ours.mean - theirs))
     header = ("task", "linear", "encoder", "pooler", "test accuracy", "difference")
     return Table(header, tuple(body), (0, 4, 0, 0, 4, 4))

@@ -221,6 +221,22 @@ def test_the_linear_baseline_meets_the_row_that_validation_prefers(sweep_folder,
     assert row[-1] == pytest.approx(0.828 - 0.9)
 
 
+def test_the_linear_baseline_is_compared_on_the_same_folds(tmp_path):
+    for fold, value in enumerate((0.6, 0.7, 0.8)):
+        line = f"--task mr --encoder bag --pooler mean --data.fold {fold}"
+        run_folder(tmp_path / f"mr-{fold}", line, value)
+        run_folder(tmp_path / f"easier-{fold}", f"{line} --data.no-grouped", value + 0.1)
+    for fold in (0, 2):
+        (tmp_path / f"linear-{fold}").mkdir()
+        facts = {"task": "mr", "encoder": "tf-idf", "pooler": "linear", "seed": 0, "fold": fold, "p": None}
+        facts |= {"test": {"accuracy": 0.75 + fold / 20, "macro_f1": 0.9}, "seconds": {"total": 1.0}}
+        (tmp_path / f"linear-{fold}" / "summary.json").write_text(json.dumps(facts))
+    (row,) = tables.against_linear(records.rows(records.collect([tmp_path]))).rows
+    assert row[1] == pytest.approx(0.8)
+    assert row[4].mean == pytest.approx(0.7)
+    assert row[5] == pytest.approx(-0.1)
+
+
 def test_a_failed_cell_is_counted(sweep_folder, capsys):
     folder = sweep_folder / "trec-cnn-mean-2"
     config = json.loads((folder / "config.json").read_text())

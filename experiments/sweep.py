@@ -12,7 +12,6 @@ import dataclasses
 import fcntl
 import gc
 import io
-import json
 import shlex
 import shutil
 import statistics
@@ -171,7 +170,7 @@ class Forecast:
     def _finished(self) -> set[Path]:
         for cell in self._cells:
             if cell.folder not in self._seconds and cell.state == "finished":
-                summary = json.loads((cell.folder / SUMMARY).read_text(encoding="utf-8"))
+                summary = read_object(cell.folder / SUMMARY)
                 self._seconds[cell.folder] = summary["seconds"]["total"]
         return set(self._seconds)
 

@@ -71,12 +71,16 @@ class RunFolder:
             self._lock.close()
 
     def _check(self) -> None:
-        """Raise UsageError where a new run would mix with what is there."""
+        """Raise UsageError where a new run would mix with what is there, or a link leads to where it must not write."""
         path = self.path
-        if self._resume or not self._writes or not path.exists():
+        if not self._writes or not path.exists():
             return
-        if not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir()):
+        is_empty = path.is_dir() and all(entry.name.startswith(".") for entry in path.iterdir())
+        if not self._resume and not is_empty:
             raise UsageError(f"--out {path} exists and is not an empty folder: choose another one.")
+        for entry in path.rglob("*"):
+            if entry.is_symlink():
+                raise UsageError(f"{entry} is a link, but a run writes in its folder only: put there what it leads to.")
 
     def write(self, name: str, content: str) -> None:
         """Write a text file."""

@@ -155,6 +155,7 @@ WRONG = {
     "--devices.count 9": "--devices.count 9: there are 8 devices, choose fewer.",
     "--devices.processes 2": "several processes need --devices.coordinator: give the HOST:PORT of process 0.",
     "--devices.coordinator localhost:1 --devices.process 1": "--devices.process 1 is not below --devices.processes 1.",
+    "--devices.coordinator 10.0.0.1": "--devices.coordinator 10.0.0.1 is neither HOST:PORT nor auto.",
     "--devices.coordinator auto": "the processes did not meet (",
     "--devices.parameters halved": "--devices.parameters",
 }

@@ -93,6 +93,20 @@ def test_three_tries(served, tmp_path, monkeypatch):
     assert len(tries) == 3
 
 
+def test_a_transfer_that_ends_early_is_tried_again_and_not_kept(served, tmp_path, monkeypatch):
+    folder, address, asked = served
+    monkeypatch.setattr(fetch, "FIRST_PAUSE", 0.01)
+    (folder / "a.gz").write_bytes(b"x" * 100)
+    copy = http.server.SimpleHTTPRequestHandler.copyfile
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "copyfile", lambda *_: None)
+    with pytest.raises(NetworkError, match=r"cannot be fetched \(.*a.gz ended early\): get a.gz"):
+        locate(Archive("a.gz", f"{address}/a.gz"), None, tmp_path / "cache")
+    assert asked == ["/a.gz"] * 3
+    assert not list((tmp_path / "cache").iterdir())
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "copyfile", copy)
+    assert locate(Archive("a.gz", f"{address}/a.gz"), None, tmp_path / "cache").read_bytes() == b"x" * 100
+
+
 def test_offline_is_one_line_within_two_seconds(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sentences, "ARCHIVE", Archive("s.tar.gz", "http://127.0.0.1:1/s.tar.gz"))
     began = time.perf_counter()

@@ -1,7 +1,6 @@
 """The command from end to end on a small task: run folder, choice by validation, repeatability, failures."""
 
 import json
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -189,13 +188,6 @@ def test_parameters_are_checked_before_use(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"p.npz cannot be read"):
         load_parameters(path, expected)
-
-
-def test_a_pickle_is_never_executed(tmp_path):
-    path = stored(tmp_path / "p.npz", w=np.array([{"code": print}], dtype=object))
-    assert zipfile.is_zipfile(path)
-    with pytest.raises(DataError, match="allow_pickle=False"):
-        load_parameters(path, nnx.State({"w": nnx.Param(jnp.ones(1))}))
 
 
 def test_a_folder_that_holds_a_file_is_refused(tmp_path):

@@ -111,8 +111,9 @@ class RunFolder:
 
 
 def environment() -> dict[str, Any]:
-    """Return the versions and the device that a result depends on."""
+    """Return the versions, the devices and the settings of JAX that a result depends on."""
     packages, used = ("jax", "jaxlib", "flax", "optax", "numpy"), devices.used()
+    settings = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_matmul_precision")
     return {
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
@@ -122,6 +123,7 @@ def environment() -> dict[str, Any]:
         # The cores that this process may use: results repeat bit for bit only where their number is the same.
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        **{setting: getattr(jax.config, setting) for setting in settings},
     }
 
 

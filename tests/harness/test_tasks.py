@@ -341,6 +341,15 @@ def test_texts_of_one_word_to_ten_thousand(tmp_path):
     assert max(batch.tokens.shape[1] for batch in task.evaluation_batches("train")) == 10_000
 
 
+def test_a_text_of_a_million_words_is_cut_and_counted(tmp_path):
+    rows = "".join(f"a text,{label},{split}\n" for label in "xy" for split in ("train", "dev", "test"))
+    (tmp_path / "a.csv").write_text(f"text,label,split\n{'word ' * 1_000_000},x,train\n{rows}")
+    config = parse_args(["--task", "file", "--path", str(tmp_path / "a.csv"), "--data.max-len", "9"])
+    task = TASKS["file"](config.data)
+    assert task.describe()["train"]["truncated"] == 1
+    assert max(batch.tokens.shape[1] for batch in task.evaluation_batches("train")) == 9
+
+
 def test_memory_of_words_does_not_grow_with_how_often_they_are_said():
     def examples():
         for number in range(2000):

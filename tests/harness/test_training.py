@@ -105,7 +105,7 @@ def test_the_saved_parameters_are_those_of_the_best_validation(finished):
 class Silent:
     """Stands where the progress bar would."""
 
-    def step(self):
+    def step(self, steps=1):
         pass
 
     def say(self, sentence):
@@ -135,6 +135,21 @@ def test_the_same_seed_gives_the_same_bits_and_the_result_in_words(finished, tmp
     with np.load(finished / "parameters.npz") as one, np.load(tmp_path / "again" / "parameters.npz") as other:
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_skipped_steps_are_counted_in_a_row_also_after_a_resume(tmp_path):
+    journal, counted = Journal(Toy(Toy.Options()), RunFolder(tmp_path / "run"), Silent()), []
+    for step, finite in enumerate([False, False, True, False, False]):
+        if finite:
+            journal.step(1.0, 7)
+        else:
+            journal.skip(step, 7, "the loss", float("nan"), [0], 10)
+        counted.append(journal.skipped_in_row)
+        later = Journal(Toy(Toy.Options()), RunFolder(tmp_path / str(step)), Silent())
+        later.restore(json.loads(json.dumps(journal.snapshot())), nnx.State({}))
+        journal = later
+    assert counted == [1, 2, 0, 1, 2]
+    assert (journal.steps, journal.tokens) == (5, 35)
 
 
 class Poisoned(Mean):

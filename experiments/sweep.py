@@ -32,6 +32,7 @@ from experiments.config import CONFIG, Config, command_line
 from experiments.contracts import Task
 from experiments.errors import CellsFailedError, StoppedError
 from experiments.options import to_dict
+from experiments.reading import read_object
 from experiments.writer import FAILURE, SUMMARY, SWEEP, as_json, write_whole
 
 

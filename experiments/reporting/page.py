@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.errors import UsageError
+from experiments.reading import read_object
 from experiments.reporting import attended, figures, needles, records, statistics, tables
 from experiments.reporting.records import Row
 from experiments.reporting.statistics import Comparison, Estimate

@@ -275,6 +275,6 @@ def test_two_processes_finish_the_main_job(tmp_path):
     for name in ("1 device", "2 devices", "2 processes"):
         facts = json.loads((tmp_path / name / "summary.json").read_text())
         scores = {score: facts["test"][score] for score in ("accuracy", "macro_f1", "loss")} | {"p": facts["p"]}
-        print(f"\n{name}: {facts['steps']} steps,", ", ".join(f"{key} {score:.4f}" for key, score in scores.items()))
+        print(f"{name}: {facts['steps']} steps,", ", ".join(f"{key} {score:.4f}" for key, score in scores.items()))
         found.append(scores)
     assert found[1:] == [pytest.approx(found[0], abs=0.02)] * 2

@@ -1,6 +1,5 @@
 """Parameters on disk, and a run folder back to a model. Nothing here can execute what a file says: no pickle."""
 
-import json
 import os
 import zipfile
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from experiments.data.batching import Corpus
 from experiments.data.text import Vocabulary
 from experiments.errors import DataError
 from experiments.model import TextClassifier, leaf_name
+from experiments.reading import read_object
 
 PARAMETERS, VOCABULARY = "parameters.npz", "vocabulary.json"
 
@@ -67,8 +67,8 @@ class Run(NamedTuple):
 
 def load_run(folder: Path) -> Run:
     """Rebuild the model of a run from its folder alone."""
-    config = from_json((folder / CONFIG).read_text(encoding="utf-8"))
-    stored = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
+    config = from_json((folder / CONFIG).read_bytes())
+    stored = read_object(folder / VOCABULARY)
     vocabulary, labels = Vocabulary(stored["words"]), tuple(stored["labels"])
     model = build.model(config, len(vocabulary), len(labels))
     nnx.update(model, load_parameters(folder / PARAMETERS, nnx.state(model)))

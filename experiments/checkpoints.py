@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from experiments.errors import DataError
+from experiments.reading import read_object
 
 ARRAYS, FACTS, MANIFEST = "arrays", "facts.json", "manifest.json"
 PARTIAL, TRASH = ".partial-", ".trash-"
@@ -51,12 +52,12 @@ def write(folder: Path, step: int, tree: Any, facts: dict[str, Any]) -> Path:
 def verify(path: Path) -> dict[str, Any]:
     """Return the manifest of a checkpoint, or raise DataError saying what is wrong with which file."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        stated = manifest.pop("sha256")
-        files = manifest["files"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        manifest = read_object(path / MANIFEST)
+        stated, step = manifest.pop("sha256"), str(manifest["step"])
+        files, _ = dict(manifest["files"]), dict(manifest["arrays"])
+    except (DataError, OSError, LookupError, TypeError, ValueError):
         raise DataError(f"{MANIFEST} is missing or damaged") from None
-    if stated != _digest(manifest) or str(manifest["step"]) != path.name:
+    if stated != _digest(manifest) or step != path.name:
         raise DataError(f"{MANIFEST} was changed")
     found = _digests(path)
     for name in sorted(files.keys() | found.keys()):
@@ -80,12 +81,17 @@ def load(path: Path, expected: Any) -> tuple[Any, dict[str, Any]]:
             have, want = stored.get(name, "nothing"), shapes.get(name, "nothing")
             raise DataError(f"checkpoint {path.name} holds {have} as {name!r}, this program expects {want}.")
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
-    with _alone() as checkpointer:
-        arrays = checkpointer.restore(path.absolute() / ARRAYS, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    try:
+        with _quiet(), _alone() as checkpointer:
+            arrays = checkpointer.restore(path.absolute() / ARRAYS, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        facts = read_object(path / FACTS)
+    except Exception as error:  # It verifies, so this is no damage; orbax has no class of its own for it.
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"checkpoint {path.name} has the form of another version ({reason}).") from None
     tree = jax.tree.unflatten(jax.tree.structure(expected), [arrays[name] for name in leaves])
     # A copy, because the first training step gives the memory of its state away.
     tree = jax.tree.map(lambda array, like: jax.device_put(array, like.sharding, may_alias=False), tree, expected)
-    return tree, json.loads((path / FACTS).read_text(encoding="utf-8"))
+    return tree, facts
 
 
 def steps(folder: Path) -> list[Path]:

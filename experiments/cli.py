@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from experiments.errors import HarnessError, UsageError, unknown
+from experiments.errors import HarnessError, UsageError, printable, unknown
 from experiments.options import flag, leaves
 
 UNFORESEEN = 1
@@ -71,6 +71,6 @@ def command(name: str, body: Callable[[list[str]], None], arguments: list[str] |
     except (HarnessError, OSError) as error:
         if "--debug" in arguments:
             raise
-        print(f"experiments.{name}: {error}", file=sys.stderr)
+        print(f"experiments.{name}: {printable(error)}", file=sys.stderr)
         return exit_code(error)
     return 0

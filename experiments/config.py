@@ -15,6 +15,7 @@ from experiments.heads import HeadOptions
 from experiments.layers import RANDOM
 from experiments.options import Interval, as_arguments, changes, flag, from_dict, to_dict, validate
 from experiments.poolers import POOLERS
+from experiments.reading import NO_JSON
 from experiments.tasks import TASKS
 
 CONFIG = "config.json"
@@ -169,7 +170,7 @@ def _resumed(folder: Path, arguments: list[str]) -> Config:
             raise UsageError(f"--resume takes every option but --devices from the folder: leave out {word}.")
     if not (folder / CONFIG).is_file():
         raise UsageError(f"--resume {folder} has no {CONFIG}: give the folder of a run.")
-    config = from_json((folder / CONFIG).read_text(encoding="utf-8"))
+    config = from_json((folder / CONFIG).read_bytes())
     as_before = DeviceOptions(count=config.devices.count, parameters=config.devices.parameters)
     given = parse(Resumed, arguments, program="python -m experiments.train", default=Resumed(folder, as_before))
     validate(given)
@@ -192,11 +193,11 @@ def to_json(config: Config) -> str:
     return json.dumps(to_dict(config), indent=2) + "\n"
 
 
-def from_json(text: str) -> Config:
+def from_json(text: str | bytes) -> Config:
     """Return the configuration that `to_json` wrote, refusing unknown keys, wrong types and values out of range."""
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except NO_JSON as error:
         raise UsageError(f"the configuration is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"the configuration must be a JSON object, got {type(values).__name__}.")

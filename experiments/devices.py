@@ -7,6 +7,7 @@ what is traced. Each process makes the rows of its own devices, which lie side b
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -60,6 +61,8 @@ def joined(options: DeviceOptions) -> Iterator[None]:
     if coordinator == AUTO:
         _initialize()
     else:
+        if not re.fullmatch(r".+:\d{1,5}", coordinator):
+            raise UsageError(f"--devices.coordinator {coordinator} is neither HOST:PORT nor {AUTO}.")
         if process >= processes:
             raise UsageError(f"--devices.process {process} is not below --devices.processes {processes}.")
         _initialize(coordinator_address=coordinator, num_processes=processes, process_id=process)

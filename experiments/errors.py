@@ -10,6 +10,11 @@ class HarnessError(Exception):
     exit_code: int
 
 
+def printable(text: object) -> str:
+    """Return a text as one line: characters that move the cursor, or that a terminal cannot show, as escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+
+
 class UsageError(HarnessError):
     """The command line or a configuration file asks for something that does not exist."""
 

@@ -23,6 +23,7 @@ from experiments.encoders import ENCODERS
 from experiments.errors import UsageError, unknown
 from experiments.options import decisive, from_dict, validate
 from experiments.poolers import POOLERS
+from experiments.reading import NO_JSON
 from experiments.tasks import TASKS
 
 _PARTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -47,7 +48,7 @@ def parse(text: str) -> dict[str, Any]:
     """Return a grid from its text, its tables checked."""
     try:
         grid = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except NO_JSON as error:
         raise UsageError(f"not TOML: {error}") from None
     if not isinstance(grid.get("about", ""), str):
         raise UsageError("about must be text.")

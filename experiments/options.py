@@ -5,6 +5,7 @@ annotations make the command line, the JSON form and the checks.
 """
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
@@ -91,9 +92,9 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
     allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if value is None and NoneType in allowed:
         return None
-    if Path in allowed and isinstance(value, str):
+    if Path in allowed and isinstance(value, str) and "\0" not in value:
         return Path(value)
-    if float in allowed and type(value) is int:
+    if float in allowed and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) in allowed:
         return value

@@ -64,6 +64,8 @@ class Saver:
             journal.restore({}, state.parameters)
             return state
         (state, best), facts = checkpoints.load(self._folder / str(step), (state, state.parameters))
+        if lacking := {"circumstances", "journal", "seconds"} - facts.keys():
+            raise DataError(f"checkpoint {step} is of another program: its facts lack {', '.join(sorted(lacking))}.")
         self._compare(facts["circumstances"])
         journal.restore(facts["journal"], best)
         for name, seconds in facts["seconds"].items():

@@ -12,7 +12,6 @@ import dataclasses
 import fcntl
 import gc
 import io
-import json
 import shlex
 import shutil
 import statistics
@@ -33,6 +32,7 @@ from experiments.config import CONFIG, Config, command_line
 from experiments.contracts import Task
 from experiments.errors import CellsFailedError, StoppedError
 from experiments.options import to_dict
+from experiments.reading import read_object
 from experiments.writer import FAILURE, SUMMARY, SWEEP, as_json, write_whole
 
 
@@ -171,7 +171,7 @@ class Forecast:
     def _finished(self) -> set[Path]:
         for cell in self._cells:
             if cell.folder not in self._seconds and cell.state == "finished":
-                summary = json.loads((cell.folder / SUMMARY).read_text(encoding="utf-8"))
+                summary = read_object(cell.folder / SUMMARY)
                 self._seconds[cell.folder] = summary["seconds"]["total"]
         return set(self._seconds)
 

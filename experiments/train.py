@@ -6,7 +6,6 @@ chooses the parameters that are tested; the test split is read once, at the end.
 """
 
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
@@ -22,10 +21,11 @@ from experiments.cli import command
 from experiments.clock import Clock
 from experiments.config import CONFIG, Config, parse_args, to_json
 from experiments.contracts import Batch, Task
-from experiments.errors import NonFiniteError
+from experiments.errors import DataError, NonFiniteError, printable
 from experiments.evaluate import evaluate
 from experiments.journal import Journal
 from experiments.progress import Progress
+from experiments.reading import read_object
 from experiments.saving import Saver
 from experiments.signals import Stop
 from experiments.steps import Programs, State, StepReport, culprit, prepare
@@ -134,15 +134,24 @@ def run_folder(config: Config) -> RunFolder:
     return RunFolder(config.out or Path("runs") / name, resume=config.resume is not None)
 
 
+def result_of(folder: Path) -> dict[str, Any]:
+    """Return the summary of a finished run."""
+    facts = read_object(folder / SUMMARY) | {"folder": folder}
+    try:
+        in_words(facts), float(facts["seconds"]["total"]), facts["parameters"]
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / SUMMARY} is not the summary of a run: {error!r}.") from None
+    return facts
+
+
 def run(config: Config, task: Task | None = None) -> dict[str, Any]:
     """Train, test and write the run folder; return the summary.
 
     A task that is already built is not read again; a finished run is only read.
     """
     folder = run_folder(config)
-    finished = folder.path / SUMMARY
-    if config.resume and finished.exists():
-        return json.loads(finished.read_text(encoding="utf-8")) | {"folder": folder.path}
+    if config.resume and (folder.path / SUMMARY).exists():
+        return result_of(folder.path)
     with devices.mesh(config.devices, config.data.batch_size):
         return train_in(folder, config, task)
 
@@ -203,7 +212,8 @@ def main(arguments: list[str] | None = None) -> int:
             facts = run(config)
             seconds = facts["seconds"]["total"]
             if devices.is_first():
-                print(f"{seconds:.0f} seconds, {facts['parameters']} parameters, run folder {facts['folder']}")
+                folder = printable(facts["folder"])
+                print(f"{seconds:.0f} seconds, {facts['parameters']} parameters, run folder {folder}")
                 print(in_words(facts))
 
     return command("train", body, arguments)

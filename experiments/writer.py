@@ -71,12 +71,16 @@ class RunFolder:
             self._lock.close()
 
     def _check(self) -> None:
-        """Raise UsageError where a new run would mix with what is there."""
+        """Raise UsageError where a new run would mix with what is there, or a link leads to where it must not write."""
         path = self.path
-        if self._resume or not self._writes or not path.exists():
+        if not self._writes or not path.exists():
             return
-        if not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir()):
+        is_empty = path.is_dir() and all(entry.name.startswith(".") for entry in path.iterdir())
+        if not self._resume and not is_empty:
             raise UsageError(f"--out {path} exists and is not an empty folder: choose another one.")
+        for entry in path.rglob("*"):
+            if entry.is_symlink():
+                raise UsageError(f"{entry} is a link, but a run writes in its folder only: put there what it leads to.")
 
     def write(self, name: str, content: str) -> None:
         """Write a text file."""
@@ -107,8 +111,9 @@ class RunFolder:
 
 
 def environment() -> dict[str, Any]:
-    """Return the versions and the device that a result depends on."""
+    """Return the versions, the devices and the settings of JAX that a result depends on."""
     packages, used = ("jax", "jaxlib", "flax", "optax", "numpy"), devices.used()
+    settings = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_matmul_precision")
     return {
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
@@ -118,6 +123,7 @@ def environment() -> dict[str, Any]:
         # The cores that this process may use: results repeat bit for bit only where their number is the same.
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        **{setting: getattr(jax.config, setting) for setting in settings},
     }
 
 

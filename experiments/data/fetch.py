@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import hashlib
 import http.client
+import lzma
 import os
 import shutil
 import socket
@@ -29,6 +30,9 @@ from experiments.errors import DataError, NetworkError
 REACH_SECONDS = 1.5
 REGISTRY = "https://pypi.org"
 TRIES, FIRST_PAUSE = 3, 0.5
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
+UNREADABLE = (*_DAMAGED, RuntimeError)
+"""What an archive raises that is damaged, or has a password or an unknown compression."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +99,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
                         yield member.name, file.read()
                 while unpacked.read(2**20):
                     pass
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path.name} cannot be read as an archive: {error}") from None
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from experiments.data.text import Example, held_out, split_by_hash
 from experiments.errors import DataError
+from experiments.reading import NO_JSON
 
 TEXT_NAMES = ("text", "sentence", "review", "content", "body", "document", "message", "comment", "tweet", "title")
 LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "rating", "stars", "score", "topic", "y")
@@ -102,8 +103,8 @@ def _json_rows(content: str, path: Path) -> Iterator[tuple[int, Any]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                row = _BadRowError(f"expected one JSON object a line: {error.msg}.")
+            except NO_JSON as error:
+                row = _BadRowError(f"expected one JSON object a line: {getattr(error, 'msg', error)}.")
             yield number, row if isinstance(row, dict | _BadRowError) else _BadRowError("expected a JSON object.")
 
 
@@ -130,6 +131,8 @@ def _example(row: Any, text: str, label: str, split: str) -> Example:
     if isinstance(row, _BadRowError):
         raise row
     values = {name: "" if row.get(name) is None else str(row[name]).strip() for name in (text, label, split) if name}
+    if any("\ud800" <= character <= "\udfff" for character in "".join(values.values())):
+        raise _BadRowError("half of a character (an escape of \\ud800 to \\udfff without its other half).")
     if not values[label]:
         raise _BadRowError(f"the label is missing (column {label!r}).")
     if not values[text]:

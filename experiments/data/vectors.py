@@ -5,7 +5,6 @@ A file is read line by line, and only what the vocabulary needs is kept.
 
 import gzip
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from experiments.data import wheels
-from experiments.data.fetch import locate
+from experiments.data.fetch import UNREADABLE, locate
 from experiments.errors import DataError
 
 MINILM = "minilm"
@@ -81,7 +80,7 @@ def _layout(path: Path) -> tuple[bool, int]:
     """Return whether the first line is a header, "words size", and the size of the vectors."""
     _, line = next(_lines(path), (1, b""))
     fields = line.split()
-    header = len(fields) == 2 and all(field.isdigit() for field in fields)
+    header = len(fields) == 2 and all(field.isdigit() and len(field) < 20 for field in fields)
     length = int(fields[1]) if header else len(fields) - 1
     if length < 1:
         raise DataError(f"{path.name}, line 1: expected a word and its numbers, or the number of words and their size.")
@@ -93,7 +92,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with _opened(path) as file:
             yield from enumerate(file, start=1)
-    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
 
 

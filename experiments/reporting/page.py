@@ -1,6 +1,5 @@
 """A page from run folders: for every folder that is named, its tables in words and numbers, figures and commands."""
 
-import json
 import re
 from collections.abc import Sequence
 from itertools import combinations
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.errors import UsageError
+from experiments.reading import read_object
 from experiments.reporting import attended, figures, needles, records, statistics, tables
 from experiments.reporting.records import Row
 from experiments.reporting.statistics import Comparison, Estimate
@@ -88,7 +88,7 @@ def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], linear: S
     page.say(f"## {name}")
     about = folder / SWEEP
     if about.exists():
-        told = json.loads(about.read_text(encoding="utf-8"))
+        told = read_object(about)
         page.say(*filter(None, [told["about"]]), f"```bash\n{told['command']}\n```")
         done = sum(len(row.finished) + len(row.failed) for row in rows)
         if done < told["cells"]:

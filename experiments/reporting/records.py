@@ -16,6 +16,7 @@ from experiments.checkpoint import CONFIG
 from experiments.config import Config, command_line, config_changes, from_json
 from experiments.errors import DataError, UsageError
 from experiments.options import REPEATS, in_words
+from experiments.reading import object_of, read_object, text_of
 from experiments.writer import ENVIRONMENT, FAILURE, METRICS, SUMMARY
 
 
@@ -107,13 +108,13 @@ class Run:
     def validations(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; none for a run that has no such file."""
         path = self.folder / METRICS
-        return [_json(path, line) for line in _text(path).splitlines()] if path.exists() else []
+        return [object_of(line, path) for line in text_of(path).splitlines()] if path.exists() else []
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Versions and device; empty when they were not recorded."""
         path = self.folder / ENVIRONMENT
-        return _json(path, _text(path)) if path.exists() else {}
+        return read_object(path) if path.exists() else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,9 +160,9 @@ def read(folder: Path) -> Run:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give run folders, or the folder of a sweep.")
     if summary.exists():
-        return _finished(folder, _json(summary, _text(summary)))
+        return _finished(folder, read_object(summary))
     if failure.exists():
-        record = _json(failure, _text(failure))
+        record = read_object(failure)
         config = _config(failure, json.dumps(record.get("config")))
         return Run(folder, _key(config), config.seed, config, None, int(record.get("exit_code", 1)))
     raise DataError(f"{folder} has no {SUMMARY}: give the folder of a finished run.")
@@ -172,29 +173,12 @@ def _finished(folder: Path, summary: dict[str, Any]) -> Run:
     try:
         float(summary["test"]["accuracy"]), float(summary["test"]["macro_f1"]), float(summary["seconds"]["total"])
         if path.exists():
-            config = _config(path, _text(path))
+            config = _config(path, text_of(path))
             return Run(folder, _key(config), config.seed, config, summary)
         key = Key(summary["task"], summary["encoder"], summary["pooler"], summary.get("options", ""), "")
         return Run(folder, key, int(summary["seed"]), None, summary)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder / SUMMARY} is not the summary of a run: {error!r}.") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not text.") from None
-
-
-def _json(path: Path, text: str) -> Any:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path} must hold JSON objects.")
-    return value
 
 
 def _config(path: Path, text: str) -> Config:

@@ -29,7 +29,7 @@ from experiments.train import main as train
 OPTIONS = """
 --task needles --data.size 80 --data.length 4 --data.max-len 8 --data.batch-size 8 --data.buckets 1
 --encoder bag --encode.features 8 --pooler attention --pool.hidden 8
---evaluations 1 --optim.average 0.9 --save.minutes 0 --devices.count 1
+--evaluations 1 --optim.average 0.9 --optim.accumulate 3 --save.minutes 0 --devices.count 1
 """
 STEPS_AN_EPOCH = 8
 STEPS_A_KILL, MOST_STEPS = 32, 6

@@ -1,6 +1,9 @@
 """Checkpoints on disk: what is written is what is loaded, and damage is found, told and stepped over."""
 
+import contextlib
+import itertools
 import json
+import os
 import random
 import resource
 import shutil
@@ -117,6 +120,28 @@ def test_much_damage(two_steps, tmp_path):
         assert found == trials
 
 
+def signed(path, **changes):
+    """Change the manifest of a checkpoint as one would who knows its form."""
+    manifest = json.loads((path / MANIFEST).read_text()) | {"files": checkpoints._digests(path)} | changes
+    del manifest["sha256"]
+    (path / MANIFEST).write_text(json.dumps({"sha256": checkpoints._digest(manifest), **manifest}))
+
+
+def test_a_form_that_is_unknown_here_is_one_line(two_steps, tmp_path, capfd):
+    """As another version of orbax would write it; its manifest is right."""
+    path = shutil.copytree(two_steps / "20", tmp_path / "20")
+    (path / "arrays" / "_METADATA").write_bytes(b"\x80 a form of later")
+    signed(path)
+    verify(path)
+    with pytest.raises(DataError, match=r"^checkpoint 20 has the form of another version \(.+\)\.$"):
+        load(path, tree_of(1))
+    assert "Traceback" not in capfd.readouterr().err
+    for wrong in ({"files": [1]}, {"arrays": None}):
+        signed(path, **wrong)
+        with pytest.raises(DataError, match=r"manifest.json is missing or damaged"):
+            verify(path)
+
+
 def test_whitespace_in_the_manifest_is_no_damage_but_a_changed_list_is(two_steps, tmp_path):
     path = tmp_path / "20"
     shutil.copytree(two_steps / "20", path)
@@ -149,6 +174,40 @@ def test_the_newest_steps_stay_and_rests_go(two_steps, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["10", "20"]
     retire(folder, 1)
     assert [path.name for path in folder.iterdir()] == ["20"]
+
+
+def test_a_kill_at_any_point_of_retention_leaves_no_half_step(two_steps, tmp_path, monkeypatch):
+    """Every call of the file system that deletes is where a kill comes, one after the other."""
+
+    class Killed(BaseException):
+        pass
+
+    calls = {name: getattr(os, name) for name in ("rename", "unlink", "rmdir")}
+    points = 0
+    for last in itertools.count():
+        folder, done = tmp_path / str(last), []
+        shutil.copytree(two_steps, folder)
+        with monkeypatch.context() as patch:
+            for name, call in calls.items():
+
+                def killed(*arguments, call=call, done=done, last=last, **options):
+                    if len(done) == last:
+                        raise Killed
+                    done.append(call)
+                    return call(*arguments, **options)
+
+                patch.setattr(os, name, killed)
+            with contextlib.suppress(Killed):
+                retire(folder, 1)
+                break
+        for path in steps(folder):
+            verify(path)
+        assert steps(folder)[0].name == "20"
+        assert [path.name for path in steps(folder)] == ["20", "10"][: 2 if last == 0 else 1]
+        sweep(folder)
+        assert not list(folder.glob(".*"))
+        points += 1
+    assert points > 10, "a rename, and what removes every file and folder of a checkpoint"
 
 
 def test_a_second_bad_copy_gets_a_name_of_its_own(two_steps, tmp_path):

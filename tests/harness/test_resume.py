@@ -190,6 +190,12 @@ def test_other_options_or_data_are_refused_and_other_versions_told(stopped, monk
         patch.setattr("tests.harness.conftest.toy_examples", lambda: toy_examples()[:-1])
         assert main(["--resume", str(stopped)]) == 65
     assert "of the data was " in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        load = checkpoints.load
+        patch.setattr(checkpoints, "load", lambda *given: (load(*given)[0], {"journal": {}}))
+        assert main(["--resume", str(stopped)]) == 65
+    error = "experiments.train: checkpoint 3 is of another program: its facts lack circumstances, seconds.\n"
+    assert capsys.readouterr().err == error
     monkeypatch.setattr(saving, "environment", lambda: {"jax": "0.1"})
     assert main(["--resume", str(stopped)]) == 0
     assert re.search(r"jax was '.*', is '0.1': the run goes on, but not bit for bit\.", capsys.readouterr().err)
@@ -225,10 +231,13 @@ def test_a_save_that_fails_once_costs_nothing(whole, tmp_path, monkeypatch, caps
     assert kept[:6] == [[], ["1"], ["1"], ["1"], ["4"], ["5"]]
     assert capsys.readouterr().err.count("the last saved step is 1; training goes on") == 2
     assert result(tmp_path / "run")[1:] == result(whole)[1:]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["seconds"]["save"] > 0
 
 
-def test_a_step_that_is_not_finite_changes_nothing_but_its_number():
-    config = parse_args([*CHEAP, "--optim.average", "0.9"])
+@pytest.mark.parametrize("accumulate", ["1", "2"])
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number(accumulate):
+    """With gradients of two batches for one update: neither the parameters nor what is summed so far."""
+    config = parse_args([*CHEAP, "--optim.average", "0.9", "--optim.accumulate", accumulate])
     task = TASKS["toy"](config.data)
     state, programs = prepare(config, task, Clock())
     state, report = programs.train(state, task.train_batch(0, 0))

@@ -93,6 +93,20 @@ def test_three_tries(served, tmp_path, monkeypatch):
     assert len(tries) == 3
 
 
+def test_a_transfer_that_ends_early_is_tried_again_and_not_kept(served, tmp_path, monkeypatch):
+    folder, address, asked = served
+    monkeypatch.setattr(fetch, "FIRST_PAUSE", 0.01)
+    (folder / "a.gz").write_bytes(b"x" * 100)
+    copy = http.server.SimpleHTTPRequestHandler.copyfile
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "copyfile", lambda *_: None)
+    with pytest.raises(NetworkError, match=r"cannot be fetched \(.*a.gz ended early\): get a.gz"):
+        locate(Archive("a.gz", f"{address}/a.gz"), None, tmp_path / "cache")
+    assert asked == ["/a.gz"] * 3
+    assert not list((tmp_path / "cache").iterdir())
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "copyfile", copy)
+    assert locate(Archive("a.gz", f"{address}/a.gz"), None, tmp_path / "cache").read_bytes() == b"x" * 100
+
+
 def test_offline_is_one_line_within_two_seconds(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sentences, "ARCHIVE", Archive("s.tar.gz", "http://127.0.0.1:1/s.tar.gz"))
     began = time.perf_counter()
@@ -325,6 +339,15 @@ def test_texts_of_one_word_to_ten_thousand(tmp_path):
     facts = task.describe()
     assert facts["skipped_rows"] == facts["train"]["truncated"] == facts["train"]["empty"] == 0
     assert max(batch.tokens.shape[1] for batch in task.evaluation_batches("train")) == 10_000
+
+
+def test_a_text_of_a_million_words_is_cut_and_counted(tmp_path):
+    rows = "".join(f"a text,{label},{split}\n" for label in "xy" for split in ("train", "dev", "test"))
+    (tmp_path / "a.csv").write_text(f"text,label,split\n{'word ' * 1_000_000},x,train\n{rows}")
+    config = parse_args(["--task", "file", "--path", str(tmp_path / "a.csv"), "--data.max-len", "9"])
+    task = TASKS["file"](config.data)
+    assert task.describe()["train"]["truncated"] == 1
+    assert max(batch.tokens.shape[1] for batch in task.evaluation_batches("train")) == 9
 
 
 def test_memory_of_words_does_not_grow_with_how_often_they_are_said():

@@ -1,7 +1,6 @@
 """The command from end to end on a small task: run folder, choice by validation, repeatability, failures."""
 
 import json
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +105,7 @@ def test_the_saved_parameters_are_those_of_the_best_validation(finished):
 class Silent:
     """Stands where the progress bar would."""
 
-    def step(self):
+    def step(self, steps=1):
         pass
 
     def say(self, sentence):
@@ -136,6 +135,21 @@ def test_the_same_seed_gives_the_same_bits_and_the_result_in_words(finished, tmp
     with np.load(finished / "parameters.npz") as one, np.load(tmp_path / "again" / "parameters.npz") as other:
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_skipped_steps_are_counted_in_a_row_also_after_a_resume(tmp_path):
+    journal, counted = Journal(Toy(Toy.Options()), RunFolder(tmp_path / "run"), Silent()), []
+    for step, finite in enumerate([False, False, True, False, False]):
+        if finite:
+            journal.step(1.0, 7)
+        else:
+            journal.skip(step, 7, "the loss", float("nan"), [0], 10)
+        counted.append(journal.skipped_in_row)
+        later = Journal(Toy(Toy.Options()), RunFolder(tmp_path / str(step)), Silent())
+        later.restore(json.loads(json.dumps(journal.snapshot())), nnx.State({}))
+        journal = later
+    assert counted == [1, 2, 0, 1, 2]
+    assert (journal.steps, journal.tokens) == (5, 35)
 
 
 class Poisoned(Mean):
@@ -189,13 +203,6 @@ def test_parameters_are_checked_before_use(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"p.npz cannot be read"):
         load_parameters(path, expected)
-
-
-def test_a_pickle_is_never_executed(tmp_path):
-    path = stored(tmp_path / "p.npz", w=np.array([{"code": print}], dtype=object))
-    assert zipfile.is_zipfile(path)
-    with pytest.raises(DataError, match="allow_pickle=False"):
-        load_parameters(path, nnx.State({"w": nnx.Param(jnp.ones(1))}))
 
 
 def test_a_folder_that_holds_a_file_is_refused(tmp_path):

@@ -1,0 +1,34 @@
+"""JSON files that another program may have written or damaged, read with one-line errors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import DataError
+
+NO_JSON = (ValueError, RecursionError)
+"""What reading JSON or TOML raises: for bad syntax or UTF-8, for numbers of too many digits, for too deep nesting."""
+
+
+def text_of(path: Path) -> str:
+    """Return the content of a file in UTF-8, or raise DataError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not text.") from None
+
+
+def object_of(text: str, path: Path) -> dict[str, Any]:
+    """Return the JSON object that a text of a file holds, or raise DataError."""
+    try:
+        value = json.loads(text)
+    except NO_JSON as error:
+        raise DataError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path} must hold JSON objects.")
+    return value
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file, or raise DataError."""
+    return object_of(text_of(path), path)

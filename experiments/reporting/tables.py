@@ -252,7 +252,16 @@ def against_linear(rows: Sequence[Row]) -> Table:
             chosen = max(filter(None, neural), key=lambda runs: np.mean([_validated(run) for run in runs]))
             ours = estimate([run.accuracy for run in chosen])
             theirs = float(np.mean([of_fold[run.fold] for run in chosen]))
-            key = chosen[0].key
-            body.append((key.task, theirs, key.encoder, key.method, ours, ours.mean - theirs))
+            key, split = chosen[0].key, linear.key.setting
+            body.append(
+                (
+                    f"{key.task} ({split})" if split else key.task,
+                    theirs,
+                    key.encoder,
+                    key.method,
+                    ours,
+                    ours.mean - theirs,
+                )
+            )
     header = ("task", "linear", "encoder", "pooler", "test accuracy", "difference")
     return Table(header, tuple(body), (0, 4, 0, 0, 4, 4))

@@ -46,9 +46,9 @@ def test_blocks_against_reference(case, small_blocks):
     ("form", "p", "options"),
     [
         ("linear", 0.0, {}),
-        ("bounded", [1.5, 2.0], {"heads": (2,), "features": 8}),
+        pytest.param("bounded", [1.5, 2.0], {"heads": (2,), "features": 8}, marks=pytest.mark.slow),
         ("bounded", test_packed.EXPONENTS["per feature"], {}),
-        ("tanh", 2.5, {"dtype": "bfloat16"}),
+        pytest.param("tanh", 2.5, {"dtype": "bfloat16"}, marks=pytest.mark.slow),
     ],
     ids=["linear", "heads", "per feature", "bfloat16"],
 )

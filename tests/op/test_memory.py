@@ -53,7 +53,9 @@ def test_no_temporary_of_the_size_of_the_states(masked, shape, kind, form):
     assert temporary_share(both, states, scores, p, mask, cotangent) < TEMPORARY_SHARE
 
 
-@pytest.mark.parametrize("options", [{}, FORMS["bounded"]], ids=["linear", "bounded"])
+@pytest.mark.parametrize(
+    "options", [pytest.param({}, marks=pytest.mark.slow), FORMS["bounded"]], ids=["linear", "bounded"]
+)
 def test_packed_texts_are_never_rows_of_all_states(options):
     texts, tokens, features = 100, 16384, 304
     ids = jax.ShapeDtypeStruct((tokens,), jnp.int32)

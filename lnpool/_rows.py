@@ -47,7 +47,7 @@ def fused_over_rows(compute: Callable[..., Tree], inputs: Inputs, *operands: Tre
     rows, *_, width = inputs.states.shape
     if inputs.states.size < _MIN_SIZE:
         return over_rows(compute, inputs, *operands)
-    blocks = _feature_blocks(rows, width)
+    blocks = _feature_blocks(rows, width, _MIN_WIDTH)
     size = width // blocks
 
     def cut(x: Array, row: Array, block: Array) -> Array:
@@ -90,7 +90,7 @@ def over_features(compute: Callable[..., Tree], inputs: Inputs, *operands: Tree)
     ``compute`` must treat features independently, but for results of width 1, which it sums over them.
     """
     width = inputs.states.shape[-1]
-    blocks = next(d for d in range(max(width // _LINE, 1), 0, -1) if width % d == 0)
+    blocks = _feature_blocks(1, width, _LINE)
     if inputs.pieces is None or inputs.states.size < _MIN_SIZE or blocks == 1:
         return compute(inputs, *operands)
     size = width // blocks
@@ -224,7 +224,7 @@ def _block(shape: tuple[int, ...], blocks: int) -> tuple[int, int]:
     return some_rows, math.ceil(tokens / math.ceil(tokens / some_tokens))
 
 
-def _feature_blocks(rows: int, width: int) -> int:
-    """Into how many equal blocks to cut the features of a row."""
-    divisors = [d for d in range(1, width + 1) if width % d == 0 and (d == 1 or width // d >= _MIN_WIDTH)]
+def _feature_blocks(rows: int, width: int, least: int) -> int:
+    """Into how many equal blocks to cut the features of a row, each of ``least`` or more."""
+    divisors = [d for d in range(1, width + 1) if width % d == 0 and (d == 1 or width // d >= least)]
     return next((d for d in divisors if rows * d >= _FEATURE_BLOCKS), divisors[-1])

@@ -33,13 +33,13 @@ def _form(call: Call, exact: Rows, bounded: Rows, inputs: Inputs) -> Rows:
 
 def attention_of(call: Call, inputs: Inputs) -> Attention:
     """The attention of every row; that of packed texts is the attention of their rows."""
-    if inputs.p.shape[-1] == 1 or not call.sharpen:
+    is_of_features = call.sharpen and inputs.p.shape[-1] > 1  # as many weights as states, of which only sums are stored
+    if not is_of_features:
         return over_rows(functools.partial(attend, call), _rows_of(inputs))
 
     def sums(inputs: Inputs, centred: Centred) -> tuple[Array, Array]:
         return _exact_rows(call, normalise, inputs)(_rows_of(inputs), centred)
 
-    # As many weights as states, of which only sums may be stored.
     centred = over_rows(functools.partial(centre, call), _rows_of(inputs))
     return Attention(*centred, *over_features(sums, inputs, centred))
 

@@ -213,9 +213,8 @@ def _why_not(lines: Sequence[needles.Line]) -> str:
     return (
         "\n\nWhy not: the exponent is learned from the training loss. At the end of training, that loss is lowest at a "
         "smaller fixed exponent than the validation loss for "
-        f"{len(below)} of {len(lines)} values of k{_listed(below)}. What a large exponent gains there is on texts that "
-        "were not trained on: it hides words that tell nothing, which the network would else learn by heart. No "
-        "gradient of the training loss shows that."
+        f"{len(below)} of {len(lines)} values of k{_listed(below)}. What a larger exponent gains, it gains on texts "
+        "that were not trained on, as regularisation does, and no gradient of the training loss shows that."
     )
 
 

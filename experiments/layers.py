@@ -26,7 +26,7 @@ class VectorOptions:
     reads_sentences: ClassVar[bool] = False
     """Whether the encoder needs the ends of sentences among the words."""
     vectors: str = RANDOM
-    """Where word vectors start: random, minilm (the table of a package), or a GloVe, fastText or word2vec text file."""
+    """Where word vectors start: random, glove, minilm (of packages), or a text file of GloVe, fastText or word2vec."""
     frozen: bool = False
     """Keep the word vectors as they start, rather than train them."""
     word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1

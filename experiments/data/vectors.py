@@ -1,30 +1,26 @@
-"""Vectors of words: from a GloVe, fastText or word2vec text file, or from the table that a package carries.
+"""Vectors of words: from a GloVe, fastText or word2vec text file, or from a table that a package carries.
 
 A file is read line by line, and only what the vocabulary needs is kept.
 """
 
 import gzip
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from experiments.data import wheels
 from experiments.data.fetch import UNREADABLE, locate
+from experiments.data.tables import TABLES, Entries, Vector, parsed
 from experiments.errors import DataError
-
-MINILM = "minilm"
-Vector: TypeAlias = Float[np.ndarray, " D"]
 
 
 def size(source: str) -> int:
     """Return the size of the vectors; of a file, the first line tells."""
-    return wheels.MINILM_SIZE if source == MINILM else _layout(Path(source))[1]
+    return TABLES[source].size if source in TABLES else _layout(Path(source))[1]
 
 
 def read(
@@ -37,8 +33,8 @@ def read(
     Raises:
         DataError: the source is malformed, or has none of the words.
     """
-    package = source == MINILM
-    entries = wheels.minilm(locate(wheels.MINILM, archives, cache)) if package else _entries(Path(source))
+    table = TABLES.get(source)
+    entries = table.read(locate(table.archive, archives, cache)) if table else _entries(Path(source))
     places = {word: place for place, word in enumerate(words)}
     as_written: dict[int, Vector] = {}
     in_lower_case: dict[int, Vector] = {}
@@ -54,26 +50,15 @@ def read(
     return np.fromiter(found, np.int32), np.stack(list(found.values()))
 
 
-def _entries(path: Path) -> Iterator[tuple[str, Callable[[], Vector]]]:
-    """Yield every word with a function that reads its numbers, which most words are never asked for."""
+def _entries(path: Path) -> Entries:
     header, length = _layout(path)
     for number, line in _lines(path):
         # From the right and as bytes: a word may hold spaces, and characters that Unicode counts as spaces.
         word, *numbers = line.rsplit(None, length) or [b""]
         if len(numbers) == length:
-            yield word.decode(errors="replace"), partial(_parsed, numbers, path, number)
+            yield word.decode(errors="replace"), partial(parsed, numbers, length, f"{path.name}, line {number}")
         elif word and not (header and number == 1):
             raise DataError(f"{path.name}, line {number}: expected a word and {length} numbers.")
-
-
-def _parsed(numbers: list[bytes], path: Path, number: int) -> Vector:
-    try:
-        vector = np.array(numbers, np.float32)
-    except ValueError as error:
-        raise DataError(f"{path.name}, line {number}: {error}.") from None
-    if not np.isfinite(vector).all():
-        raise DataError(f"{path.name}, line {number}: a number is not finite.")
-    return vector
 
 
 def _layout(path: Path) -> tuple[bool, int]:
@@ -107,5 +92,5 @@ def _opened(path: Path) -> AbstractContextManager[Iterable[bytes]]:
                 raise DataError(f"{archive} holds {', '.join(names)}: give {archive}/NAME.")
             return opened.open(name)
     if not path.is_file():
-        raise DataError(f"there is no file of vectors {path}: give one, random or {MINILM}.")
+        raise DataError(f"there is no file of vectors {path}: give one, or random, {', '.join(TABLES)}.")
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")

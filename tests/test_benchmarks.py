@@ -1,5 +1,6 @@
 """The benchmarks run end to end on a tiny shape, and every row computes what it says. No test looks at a time."""
 
+import dataclasses
 import json
 import re
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ import pytest
 from benchmarks import million, page, pool, rows, shapes, steps, table, targets, timing, torch_rows
 from benchmarks.cli import UsageError
 from benchmarks.programs import BOTH, DONATED, FORWARD, build
+from experiments.build import task as build_task
+from experiments.config import default_config
 
 TORCH = ["torch:gem", "torch:power-mean"] if torch_rows.torch else []
 SELECTED = ["jax:naive", rows.OURS, rows.AGAIN, *TORCH]
@@ -230,13 +233,22 @@ def test_a_document_over_eight_devices_is_that_of_one(capsys):
 
 
 def test_the_share_of_a_step_is_of_real_steps(capsys):
-    line = "--encoders bag --poolers max --batch-size 8 --max-len 8 --rounds 2"
+    line = "--encoders bag --poolers max --batch-size 8 --max-len 8 --rounds 2 --seeds 2"
     assert steps.main(line.split()) == 0
     header, _, row = capsys.readouterr().out.splitlines()
-    assert header == "| encoder, 8 x 8 words | mean, ms a step | max |"
-    assert re.fullmatch(r"\| bag \| [\d.]+ \| -?\d+% \|", row)
+    assert header == "| encoder, 8 x 8 words | mean, ms a step | max | 2 seeds at once |"
+    assert re.fullmatch(r"\| bag \| [\d.]+ \| -?\d+% \| \d+\.\d\d \|", row)
     assert steps.share({"mean": np.array([1.0, 3.0, 2.0]), "max": np.array([2.0, 4.0, 8.0])}, "max") == 0.5
     assert steps.main(["--rounds", "0"]) == 2
     assert "must be 1 or more" in capsys.readouterr().err
     assert steps.main(["--poolers", "maxx"]) == 2
     assert "unknown pooler 'maxx': did you mean 'max'?" in capsys.readouterr().err
+
+
+def test_seeds_at_once_take_the_steps_that_they_take_in_turn():
+    config = default_config()
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=8, max_len=8, buckets=1))
+    in_turn, at_once = steps.in_turn_and_at_once("bag", "learned_norm", build_task(config), config, 2)
+    losses = [report.loss for _, report in in_turn.run()]
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(at_once.run()[1].loss, losses, rtol=1e-5)

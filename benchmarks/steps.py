@@ -75,9 +75,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="texts a step; default: 64")
     parser.add_argument("--max-len", type=int, default=40, metavar="T", help="words a text; default: 40")
     parser.add_argument("--rounds", type=int, default=25, metavar="N", help="default: 25")
-    parser.add_argument(
-        "--seeds", type=int, default=0, metavar="N", help="add a column: N seeds at once; default: no"
-    )
+    parser.add_argument("--seeds", type=int, default=0, metavar="N", help="add a column: N seeds at once; default: no")
     options = parser.parse_args(arguments)
     if min(options.batch_size, options.max_len, options.rounds) < 1 or options.seeds < 0:
         raise UsageError("--batch-size, --max-len and --rounds must be 1 or more, --seeds 0 or more")

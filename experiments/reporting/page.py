@@ -245,6 +245,7 @@ def _commands(rows: Sequence[Row]) -> str:
         for name, (flag, _) in names.items():
             command = re.sub(rf"{flag} \d+", f"{flag} {name}", command)
         notes = [f"{name}: {' '.join(map(str, sorted(set(values))))}" for name, (_, values) in names.items()]
-        notes += [f"{np.mean([run.facts['seconds']['total'] for run in row.finished]):.0f} s each"] * bool(row.finished)
+        if row.finished:
+            notes.append(f"{np.mean([run.facts['seconds']['total'] for run in row.finished]):.0f} s each")
         lines.append(f"{command}  # {'; '.join(notes)}")
     return "```bash\n" + "\n".join(lines) + "\n```"

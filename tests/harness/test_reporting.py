@@ -238,15 +238,29 @@ def test_the_linear_baseline_is_compared_on_the_same_folds(tmp_path):
     assert row[5] == pytest.approx(-0.1)
 
 
-def test_a_failed_cell_is_counted(sweep_folder, capsys):
-    folder = sweep_folder / "trec-cnn-mean-2"
+def fail(folder):
+    """Turn a finished cell into one that broke down."""
     config = json.loads((folder / "config.json").read_text())
     (folder / "summary.json").unlink()
     (folder / "failure.json").write_text(json.dumps({"error": "not finite", "exit_code": 3, "config": config}))
+
+
+def test_a_failed_cell_is_counted(sweep_folder, capsys):
+    fail(sweep_folder / "trec-cnn-mean-2")
     assert report.main([str(sweep_folder)]) == 0
     assert "| trec | cnn | mean | epochs=2 | 4 | 1 | 0.7500 ± 0.0758 |" in capsys.readouterr().out
     assert report.main([str(sweep_folder), "--pivot"]) == 0
     assert "75.0 ± 7.6 (1 failed, n = 4)" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_row_that_never_finished_has_its_command_and_no_numbers(sweep_folder, tmp_path):
+    for folder in sweep_folder.glob("trec-cnn-mean-*"):
+        fail(folder)
+    page = tmp_path / "page.md"
+    assert report.main([str(sweep_folder), "--page", str(page)]) == 0
+    assert "--encoder cnn --pooler mean --seed SEED --epochs 2  # SEED: 0 1 2 3 4\n" in page.read_text()
+    assert "none (5 failed, n = 0)" in page.read_text()
 
 
 def test_what_each_pooling_attends_to_is_drawn_from_the_run_folders(tmp_path):

@@ -130,29 +130,39 @@ def exponent_over_training(rows: Sequence[Row]) -> Figure | None:
 
 def fixed_against_learned(rows: Sequence[Row]) -> Figure | None:
     """Test accuracy against the fixed exponent, the learned exponent marked, a panel a task, encoder and setting."""
-    rows = [row for row in rows if row.finished and row.finished[0].p is not None and row.key.pooler == "learned_norm"]
-    curves = {place: group for place, group in _by(rows, lambda row: row.key.place).items() if len(_fixed(group)) > 2}
+    rows = [row for row in rows if row.finished and row.finished[0].p is not None]
+    curves = {key: group for key, group in _by(rows, _curve).items() if len(_fixed(group)) > 2}
     if not curves:
         return None
-    figure, axes = _panels(len(curves), 3.7, 3.3)
-    for axis, ((task, encoder, setting), group) in zip(axes, curves.items(), strict=True):
-        fixed = _fixed(group)
-        places = [_p(row) for row in fixed]
-        marks = [estimate([100 * run.accuracy for run in row.finished]) for row in fixed]
-        bars = [mark.half or 0 for mark in marks]
-        axis.errorbar(places, [m.mean for m in marks], bars, capsize=2, marker="o", color=COLOURS[0], label="fixed p")
-        for row in group:
-            for run in row.finished:
-                if run.trains_p:
-                    style: dict[str, Any] = {"marker": "*", "markersize": 11, "linestyle": "", "color": COLOURS[1]}
-                    axis.plot(np.mean(run.facts["p"]), 100 * run.accuracy, label="learned p, a seed each", **style)
-        _log_axis(axis, places)
-        others = [place for place in curves if place[:2] == (task, encoder)]
-        title = f"{task}, {encoder}" + f"\n{telling(setting, [place[2] for place in others])}" * (len(others) > 1)
+    names = list(dict.fromkeys(name for _, name in curves))
+    places = _by([*curves], lambda key: key[0])
+    figure, axes = _panels(len(places), 3.7, 3.3)
+    for axis, (place, keys) in zip(axes, places.items(), strict=True):
+        for key in keys:
+            fixed, name = _fixed(curves[key]), f" of {key[1]}" if len(names) > 1 else ""
+            colour, other = (COLOURS[(2 * names.index(key[1]) + n) % 7] for n in (0, 1))
+            marks = [estimate([100 * run.accuracy for run in row.finished]) for row in fixed]
+            style: dict[str, Any] = {"marker": "o", "color": colour, "label": f"fixed p{name}"}
+            bars = [mark.half or 0 for mark in marks]
+            axis.errorbar([_p(row) for row in fixed], [m.mean for m in marks], bars, capsize=2, **style)
+            style = {"marker": "*", "markersize": 11, "linestyle": "", "color": other}
+            for run in (run for row in curves[key] for run in row.finished if run.trains_p):
+                p = np.mean(run.facts["p"])
+                axis.plot(p, 100 * run.accuracy, label=f"learned p{name}, a seed each", **style)
+        _log_axis(axis, [_p(row) for key in keys for row in _fixed(curves[key])])
+        task, encoder, setting = place
+        others = [other for other in places if other[:2] == (task, encoder)]
+        title = f"{task}, {encoder}" + f"\n{telling(setting, [other[2] for other in others])}" * (len(others) > 1)
         axis.set_title(title, fontsize=12)
         axis.set(xlabel="exponent p (log scale)", ylabel="test accuracy (%)")
     _legend(figure, axes)
     return figure
+
+
+def _curve(row: Row) -> tuple[tuple[str, str, str], str]:
+    """What the rows of one curve share: the place, and the pooler with all options but the exponent's."""
+    options = [part for part in row.key.pool.split(", ") if not part.startswith(("pool.p_init=", "pool.exponent="))]
+    return row.key.place, row.key._replace(pool=", ".join(options)).method
 
 
 def _data(row: Row) -> str:
@@ -167,10 +177,15 @@ def _p(row: Row) -> float:
     return float(np.mean(row.finished[0].facts["p"]))
 
 
-def _log_axis(axis: Axes, ticks: Sequence[float], which: str = "x") -> None:
+def _log_axis(axis: Axes, values: Sequence[float], which: str = "x") -> None:
+    """Draw an axis in logarithms, with a tick at every value that leaves room for the text of the one before."""
+    ticks: list[float] = []
+    for value in sorted(values):
+        if not ticks or value > 1.4 * ticks[-1]:
+            ticks.append(value)
     getattr(axis, f"set_{which}scale")("log")
     side = getattr(axis, f"{which}axis")
-    side.set_major_locator(FixedLocator(sorted(ticks)))
+    side.set_major_locator(FixedLocator(ticks))
     side.set_minor_locator(NullLocator())
     side.set_major_formatter(StrMethodFormatter("{x:g}"))
 

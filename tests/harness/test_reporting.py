@@ -12,7 +12,7 @@ import pytest
 
 from experiments import grid, report, train
 from experiments.config import parse_args, to_json
-from experiments.reporting import needles, records, statistics, tables
+from experiments.reporting import figures, needles, records, statistics, tables
 from experiments.reporting.statistics import Estimate, estimate, holm, paired
 from tests.harness.conftest import TINY
 
@@ -194,6 +194,23 @@ def test_needles_compare_the_learned_with_the_best_fixed_exponent(tmp_path):
     assert [(line.is_close(line.best), line.is_close(line.lowest)) for line in lines] == [(False, True), (True, True)]
     assert lines[0].learned.mean == pytest.approx(2.2)
     assert [(line.fitted, line.final.mean) for line in lines] == [(1.0, pytest.approx(2.2))] * 2
+
+
+def test_a_curve_of_fixed_exponents_is_of_one_pooler_with_one_set_of_options(tmp_path):
+    for limit in ("tanh", "abs"):
+        for p in (1.0, 2.0, 4.0):
+            line = f"--encoder cnn --pool.exponent fixed --pool.p-init {p} --pool.scale-limit {limit}"
+            run_folder(tmp_path / f"{limit}-{p}", line, 0.5 + p / 10 - 0.2 * (limit == "abs"), p=p)
+    run_folder(tmp_path / "learned", "--encoder cnn", 0.8, p=1.5)
+    figure = figures.fixed_against_learned(records.rows(records.collect([tmp_path])))
+    (axis,) = figure.axes
+    curves = {curve.get_label(): curve.lines[0].get_xydata().round(9).tolist() for curve in axis.containers}
+    assert curves == {
+        "fixed p of learned_norm": [[1, 60], [2, 70], [4, 90]],
+        "fixed p of learned_norm (scale_limit=abs)": [[1, 40], [2, 50], [4, 70]],
+    }
+    (star,) = (line for line in axis.lines if line.get_marker() == "*")
+    assert (star.get_label(), star.get_xydata().tolist()) == ("learned p of learned_norm, a seed each", [[1.5, 80]])
 
 
 def test_formats_hold_the_same_numbers(sweep_folder, capsys):

@@ -20,7 +20,7 @@ class Line(NamedTuple):
     best: float
     """The fixed exponent with the highest mean validation accuracy."""
     lowest: float
-    """The fixed exponent with the lowest mean validation loss: less noisy than accuracy."""
+    """The fixed exponent with the lowest validation loss: the lowest of a run, mean over runs; less noisy."""
     best_accuracy: Estimate
     learned: Estimate
     """The learned exponent of the tested parameters."""
@@ -51,7 +51,7 @@ def best_and_learned(rows: Sequence[Row]) -> list[Line]:
         learned = [row for row in group if row.finished[0].trains_p]
         if len(fixed) > 1 and len(learned) == 1:
             best = max(fixed, key=lambda row: _mean(row, lambda run: run.facts["validation"]["accuracy"]))
-            lowest = min(fixed, key=lambda row: _mean(row, lambda run: run.facts["validation"]["loss"]))
+            lowest = min(fixed, key=lambda row: _mean(row, _lowest_loss))
             fitted = min(fixed, key=lambda row: _mean(row, lambda run: run.validations[-1]["train_loss"]))
             accuracies = [estimate([run.accuracy for run in row.finished]) for row in (best, learned[0])]
             lines.append(
@@ -72,6 +72,11 @@ def best_and_learned(rows: Sequence[Row]) -> list[Line]:
 def _p(run: Run) -> float:
     assert run.p is not None
     return float(run.p.mean())
+
+
+def _lowest_loss(run: Run) -> float:
+    """Of all validations: the tested parameters are those of the best accuracy, and their loss jumps with the epoch."""
+    return float(min(record["loss"] for record in run.validations))
 
 
 def _mean(row: Row, score: Callable[[Run], float]) -> float:

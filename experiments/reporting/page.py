@@ -199,9 +199,11 @@ def _needles_in_words(lines: Sequence[needles.Line]) -> str:
     apart = [str(line.signals) for line in lines if _apart(line.best_accuracy, line.learned_accuracy)]
     return (
         f"Of {len(lines)} values of k, the learned p is within 25 % of the best fixed p for {', for '.join(told)}. The "
-        "best fixed p has the highest mean validation accuracy, or the lowest mean validation loss. The intervals of "
-        "the test accuracy at the best fixed p by accuracy and at the learned p are apart for "
-        f"{len(apart)}{_listed(apart)}." + _why_not(lines)
+        "best fixed p has the highest mean validation accuracy, or the lowest validation loss, that of a run being the "
+        "lowest of all its validations. The intervals of the test accuracy at the best fixed p by accuracy and at the "
+        "learned p are apart for "
+        f"{len(apart)}{_listed(apart)}. The learned p is that of the tested parameters, which are those of the highest "
+        "validation accuracy of a run; the last column has it at the end of training." + _why_not(lines)
     )
 
 

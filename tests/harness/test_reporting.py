@@ -20,7 +20,13 @@ from tests.harness.conftest import TINY
 def run_folder(path: Path, line: str, accuracy: float, *, p=None, entropy=None, loss=1.0, fit=None) -> Path:
     config = parse_args(line.split())
     records_ = [
-        {"step": step, "epoch": float(step), "train_loss": fit, "loss": loss, "accuracy": accuracy}
+        {
+            "step": step,
+            "epoch": float(step),
+            "train_loss": fit,
+            "loss": [999, loss, 999 - loss][step],
+            "accuracy": accuracy,
+        }
         | ({"p": p} if p is not None else {})
         | ({"attention_entropy": entropy - step / 10} if entropy is not None else {})
         for step in range(3)

@@ -159,6 +159,7 @@ def test_glove_from_its_package(tmp_path):
     cases = [
         (b'{"vectors":{"oak":[1,2]},"unkVector":[]}', r"tgz, vector of oak: expected 100 finite numbers\."),
         (b'{"vectors":{"oak":[x]},"unkVector":[]}', r"tgz, vector of oak: could not convert string to float: b?'x'\."),
+        (b'{"vectors":{"\\x":[1]},"unkVector":[]}', r"tgz cannot be read as the package of word vectors: Invalid"),
         (b"{}", r"tgz cannot be read as the package of word vectors: it has no vectors\."),
     ]
     for content, message in cases:

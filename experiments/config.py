@@ -144,12 +144,12 @@ def parse_args(arguments: list[str]) -> Config:
     default = default_config(**chosen_names(arguments, "task", "encoder", "pooler"))
     config_type: Any = Config[type(default.data), type(default.encode), type(default.pool)]  # type: ignore[misc]
     config = parse(config_type, arguments, program="python -m experiments.train", default=default)
+    return completed(config)
+
+
+def completed(config: Config) -> Config:
+    """Return the configuration, checked, with the size of the word vectors that are read: it alone says all shapes."""
     validate(config)
-    return with_vector_size(config)
-
-
-def with_vector_size(config: Config) -> Config:
-    """Return the configuration with the size of the word vectors that are read, so that it alone says all shapes."""
     options = config.encode
     if options.vectors == RANDOM:
         return config

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config, default_config, with_vector_size
+from experiments.config import Config, completed, default_config
 from experiments.encoders import ENCODERS
 from experiments.errors import UsageError, unknown
-from experiments.options import decisive, from_dict, validate
+from experiments.options import decisive, from_dict
 from experiments.poolers import POOLERS
 from experiments.reading import NO_JSON
 from experiments.tasks import TASKS
@@ -87,9 +87,7 @@ def cells(grid: dict[str, Any], overrides: dict[str, Any] | None = None) -> list
                 [layer.get(table, {}).get(names[kind], {}) for table, (kind, _) in _PARTS.items()] for layer in layers
             )
             for values in product(merge(common, part, *first, said_last, *last, names)):
-                config = from_dict(default, values)
-                validate(config)
-                config = with_vector_size(config)
+                config = completed(from_dict(default, values))
                 found[name(config)] = config
     order = {key: index for index, key in enumerate(dict.fromkeys(_data(config) for config in found.values()))}
     return sorted(found.values(), key=lambda config: order[_data(config)])

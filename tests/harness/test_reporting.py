@@ -19,6 +19,7 @@ from tests.harness.conftest import TINY
 
 def run_folder(path: Path, line: str, accuracy: float, *, p=None, entropy=None, loss=1.0, fit=None) -> Path:
     config = parse_args(line.split())
+    # The loss of the middle validation is the lowest one; that of the last, which is tested, is in the opposite order.
     records_ = [
         {
             "step": step,

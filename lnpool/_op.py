@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer
 
-from lnpool import _check, _compat
+from lnpool import _canonical, _compat
 from lnpool._dispatch import BACKENDS, ForwardRule, ReverseRule, Saved
 from lnpool._types import Call, Inputs
 
@@ -129,7 +129,7 @@ def pool(
     References:
         Wu et al., "Attentive Pooling with Learnable Norms for Text Representation", ACL 2020.
     """
-    checked = _check.check(
+    checked = _canonical.pooling(
         states,
         scores,
         p,
@@ -196,7 +196,7 @@ def pool_packed(
     References:
         Wu et al., ACL 2020, as for ``pool``.
     """
-    checked = _check.check(
+    checked = _canonical.pooling(
         states,
         scores,
         p,
@@ -212,7 +212,7 @@ def pool_packed(
     return _pooled(checked)
 
 
-def _pooled(checked: _check.Checked) -> Array:
+def _pooled(checked: _canonical.Canonical) -> Array:
     """Run a checked call, and give the result the shape that the caller knows."""
     try:
         out = _run(checked.call, _varying(checked.call, checked.inputs))

@@ -2,11 +2,12 @@
 
 import functools
 
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from lnpool import _check, _exact, _rows, _weights
+from lnpool import _canonical, _check, _exact, _rows, _weights
 from lnpool._scale import SCALE_LIMITS
 
 
@@ -37,7 +38,7 @@ def attention_weights(
         >>> [round(float(v), 3) for v in lnpool.attention_weights(jnp.array([0.0, 1.0, 0.0]), p=2.0)]
         [0.107, 0.787, 0.107]
     """
-    shape, call, inputs = _check.check_attention(scores, p, mask=mask, sharpen=sharpen)
+    shape, call, inputs = _canonical.attention(scores, p, mask=mask, sharpen=sharpen)
     v = _rows.over_rows(functools.partial(_weights.weights, call), inputs)
     return v.reshape(shape).astype(inputs.scores.dtype)
 
@@ -70,7 +71,7 @@ def contributions(
         >>> [round(float(w), 3) for w in lnpool.contributions(states, p=2.0)[:, 0]]
         [0.071, 0.643, 0.286]
     """
-    checked = _check.check(
+    checked = _canonical.pooling(
         states,
         scores,
         p,
@@ -109,6 +110,7 @@ def scale_limit(x: Float[ArrayLike, "*S"], method: str) -> Float[Array, "*S"]:
     References:
         Wu et al., ACL 2020, who name the step; the functions are the usual choices.
     """
-    x = _check.floating("x", x)
+    _check.floating("x", x)
     limit = SCALE_LIMITS[_check.one_of("scale_limit", method, SCALE_LIMITS)]
-    return limit.log_states(x.astype(_check.compute_dtype(x))).astype(x.dtype)
+    x = jnp.asarray(x)
+    return limit.log_states(x.astype(_canonical.compute_dtype(x))).astype(x.dtype)

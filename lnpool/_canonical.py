@@ -9,9 +9,10 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from lnpool import _check, _dispatch, _pieces
-from lnpool._scale import SCALE_LIMITS
-from lnpool._types import Call, Implementation, Inputs
+from lnpool import _check, _dispatch
+from lnpool._formulas.scale import SCALE_LIMITS
+from lnpool._types import Call, Implementation, Inputs, Tokens
+from lnpool._xla import packed
 
 
 class Canonical(NamedTuple):
@@ -43,17 +44,17 @@ def _heads(heads: int, size: int | None = None) -> tuple[int, ...]:
 
 
 def _exponent(p: ArrayLike, features: int, heads: int, dtype: jnp.dtype) -> Array:
-    """The exponent as [1 *H|1 K|1]."""
+    """The exponent as [1 1 *H|1 K|1]."""
     _check.exponent(p)
     if isinstance(p, int | float):  # jnp.asarray takes no integer beyond those of C, and warns where float32 overflows
         p = math.copysign(math.inf, p) if abs(p) > float(jnp.finfo(dtype).max) else float(p)
     array = jnp.asarray(p, dtype)
     _check.exponent_shape(array.shape, features, heads)
     if array.shape == ():
-        return array.reshape(1, *_heads(heads, 1), 1)
+        return array.reshape(1, 1, *_heads(heads, 1), 1)
     if array.shape == (features,):
-        return array.reshape(1, *_heads(heads), features // heads)
-    return array.reshape(1, *_heads(heads), 1)
+        return array.reshape(1, 1, *_heads(heads), features // heads)
+    return array.reshape(1, 1, *_heads(heads), 1)
 
 
 def _mask(mask: ArrayLike | None, leading: tuple[int, ...], heads: int) -> Array | None:
@@ -90,6 +91,7 @@ def pooling(
     log_states: bool,
     log_bound: float | None,
     sharpen: bool,
+    log_output: bool = False,
     axis_name: str | None = None,
     implementation: str | None,
     segments: tuple[ArrayLike, int] | None = None,
@@ -98,13 +100,15 @@ def pooling(
     _check.states(states)
     _check.kind_of_states(scale_limit, log_states, log_bound)
     _check.axis_name(axis_name)
+    limit = None if scale_limit is None else _check.one_of("scale_limit", scale_limit, SCALE_LIMITS)
     call = Call(
         implementation=_implementation(implementation),
-        log_states=log_states,
-        scale_limit=None if scale_limit is None else _check.one_of("scale_limit", scale_limit, SCALE_LIMITS),
+        log_states=log_states or limit == "exp",  # whose raw states are log h
+        scale_limit=None if limit == "exp" else limit,
         log_range=_log_range(scale_limit, log_bound),
         sharpen=_check.boolean("sharpen", sharpen),
         axis_name=axis_name,
+        log_output=_check.boolean("log_output", log_output),
     )
     states = jnp.asarray(states)
     *batch, tokens, features = states.shape
@@ -115,20 +119,19 @@ def pooling(
     scores = jnp.asarray(scores)
     heads = scores.shape[-1] if scores.ndim == states.ndim else 1
     _check.divides(features, heads)
-    pieces = None
+    packing = None
     if segments is not None:
         segment_ids, num_segments = segments
         _check.segments(states, segment_ids, num_segments)
-        pieces = _pieces.cut(ids_within(segment_ids, int(num_segments)), int(num_segments))
-    inputs = Inputs(
+        packing = packed.cut(ids_within(segment_ids, int(num_segments)), int(num_segments))
+    arrays = Tokens(
         states=states.reshape(rows, tokens, *_heads(heads), features // heads),
         scores=scores.reshape(rows, tokens, *_heads(heads), 1),
-        p=_exponent(p, features, heads, compute_dtype(states, scores)),
         mask=_mask(mask, (*batch, tokens), heads),
-        pieces=pieces,
     )
+    inputs = Inputs(arrays, _exponent(p, features, heads, compute_dtype(states, scores)), packing)
     _check.takes_inputs(call.implementation, _dispatch.BACKENDS[call.implementation].unsupported(call, inputs))
-    return Canonical(call, inputs, tuple(batch) if pieces is None else pieces.last.shape, tokens, features)
+    return Canonical(call, inputs, tuple(batch) if packing is None else packing.last.shape, tokens, features)
 
 
 def attention(
@@ -141,11 +144,7 @@ def attention(
     scores = jnp.asarray(scores)
     *batch, tokens, heads = scores.shape if headed else (*scores.shape, 1)
     canonical = scores.reshape(math.prod(batch), tokens, *_heads(heads), 1)
-    inputs = Inputs(
-        states=canonical,
-        scores=canonical,
-        p=_exponent(p, heads, heads, compute_dtype(scores)),
-        mask=_mask(mask, (*batch, tokens), heads),
-    )
+    arrays = Tokens(canonical, canonical, _mask(mask, (*batch, tokens), heads))
+    inputs = Inputs(arrays, _exponent(p, heads, heads, compute_dtype(scores)))
     call = Call(implementation=_dispatch.best(), sharpen=_check.boolean("sharpen", sharpen))
     return scores.shape, call, inputs

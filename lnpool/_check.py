@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lnpool._scale import SCALE_LIMITS
+from lnpool._formulas.scale import SCALE_LIMITS
 
 Name = TypeVar("Name", bound=str)
 Shape = tuple[int, ...]

@@ -1,14 +1,13 @@
 """The public functions beside the pooling: what attends, what each token contributes, and the scale limits."""
 
-import functools
-
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from lnpool import _canonical, _check, _exact, _rows, _weights
-from lnpool._scale import SCALE_LIMITS
+from lnpool import _canonical, _check
+from lnpool._formulas.scale import SCALE_LIMITS
+from lnpool._xla import inspect
 
 
 def attention_weights(
@@ -39,8 +38,7 @@ def attention_weights(
         [0.107, 0.787, 0.107]
     """
     shape, call, inputs = _canonical.attention(scores, p, mask=mask, sharpen=sharpen)
-    v = _rows.over_rows(functools.partial(_weights.weights, call), inputs)
-    return v.reshape(shape).astype(inputs.scores.dtype)
+    return inspect.weights(call, inputs).reshape(shape).astype(inputs.tokens.scores.dtype)
 
 
 def contributions(
@@ -82,8 +80,8 @@ def contributions(
         sharpen=sharpen,
         implementation=None,
     )
-    w = _rows.over_rows(functools.partial(_exact.contributions, checked.call), checked.inputs)
-    return w.reshape(*checked.batch, checked.tokens, checked.features).astype(checked.inputs.states.dtype)
+    w = inspect.contributions(checked.call, checked.inputs)
+    return w.reshape(*checked.batch, checked.tokens, checked.features).astype(checked.inputs.tokens.states.dtype)
 
 
 def scale_limit(x: Float[ArrayLike, "*S"], method: str) -> Float[Array, "*S"]:

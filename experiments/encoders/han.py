@@ -10,11 +10,11 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.contracts import Encoder, Pooler, Words
+from experiments.base.contracts import Encoder, Pooler, Words
+from experiments.base.errors import UsageError, unknown
+from experiments.base.options import Interval
 from experiments.data.text import PADDING, SENTENCE_END
-from experiments.errors import UsageError, unknown
-from experiments.layers import WordOptions
-from experiments.options import Interval
+from experiments.layers.words import WordOptions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -50,6 +50,16 @@ class SourceOptions(TextOptions):
     """Folder with upstream's archives; nothing is fetched when given."""
     cache: Path = Path("~/.cache/lnpool")
     """Folder that fetched archives are kept in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SentenceOptions(SourceOptions):
+    """A few thousand sentences: small batches, and more epochs."""
+
+    suggests: ClassVar[Mapping[str, Any]] = {"epochs": 8}
+    """Defaults of options that belong to others; see `experiments.config.default_config`."""
+    batch_size: Annotated[int, Interval("[1, 65536]")] = 50
+    """Texts a batch."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,14 +112,22 @@ class Resumed:
 
 
 def default_config(task: str = "wordnet", encoder: str = "bigru", pooler: str = "learned_norm") -> Config:
-    """Return the configuration of a choice with every option at its default."""
+    """Return the configuration of a choice with every option at its default.
+
+    The options of a part may name defaults of options that belong to others, as a class variable in the form of
+    `config.json`: `suggests = {"epochs": 8, "head": {"dropout": 0.5}}`. What an encoder suggests wins over what a task
+    suggests, and what a pooler suggests over both. Only here are suggestions read, so a value that is given wins.
+    """
     for kind, name, table in (("task", task, TASKS), ("encoder", encoder, ENCODERS), ("pooler", pooler, POOLERS)):
         if not isinstance(name, str) or name not in table:
             raise unknown(kind, str(name), table)
-    data, encode = TASKS[task].Options(), ENCODERS[encoder].Options()
+    data, encode, pool = TASKS[task].Options(), ENCODERS[encoder].Options(), POOLERS[pooler].Options()
     if encode.reads_sentences and hasattr(data, "sentences"):
         data = dataclasses.replace(data, sentences=True)
-    return Config(task=task, encoder=encoder, pooler=pooler, data=data, encode=encode, pool=POOLERS[pooler].Options())
+    config = Config(task=task, encoder=encoder, pooler=pooler, data=data, encode=encode, pool=pool)
+    for part in (data, encode, pool):
+        config = from_dict(config, getattr(part, "suggests", {}))
+    return config
 
 
 class _Names(argparse.ArgumentParser):

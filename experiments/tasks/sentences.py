@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from experiments.classification import SourceOptions, TextClassification
+from experiments.classification import SentenceOptions, TextClassification
 from experiments.data import sentences
 from experiments.data.fetch import locate
 from experiments.data.text import Example
@@ -14,7 +14,7 @@ from experiments.options import Interval
 
 
 @dataclasses.dataclass(frozen=True)
-class FoldOptions(SourceOptions):
+class FoldOptions(SentenceOptions):
     """Sets without an official split."""
 
     fold: Annotated[int, Interval("[0, 9]"), tyro.conf.arg(aliases=["--fold"])] = 0
@@ -24,7 +24,7 @@ class FoldOptions(SourceOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class TreeOptions(SourceOptions):
+class TreeOptions(SentenceOptions):
     """Sets whose sentences were cut into graded phrases."""
 
     phrases: bool = False
@@ -35,7 +35,7 @@ class _Sentences(TextClassification):
     name: str
 
     @classmethod
-    def examples(cls, options: SourceOptions) -> Iterable[Example]:
+    def examples(cls, options: SentenceOptions) -> Iterable[Example]:
         """Return the sentences of the set."""
         if isinstance(options, TreeOptions) and options.phrases:
             return sentences.phrases(locate(sentences.TREES, options.archives, options.cache), cls.name)
@@ -47,4 +47,4 @@ class _Sentences(TextClassification):
 def sentence_task(name: str) -> type[TextClassification]:
     """Return the task of one set."""
     options = dict.fromkeys(sentences.BY_CLASS, FoldOptions) | dict.fromkeys(sentences.TREEBANK, TreeOptions)
-    return type(name, (_Sentences,), {"name": name, "Options": options.get(name, SourceOptions)})
+    return type(name, (_Sentences,), {"name": name, "Options": options.get(name, SentenceOptions)})

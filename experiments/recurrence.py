@@ -107,7 +107,7 @@ class LongShortTermOptions(RecurrentOptions):
 class LongShortTerm(Recurrent):
     """The long short-term memory of Hochreiter and Schmidhuber (1997) with a forget gate, open at the start."""
 
-    Options = LongShortTermOptions
+    Options: ClassVar[type] = LongShortTermOptions
     gates = 4
     carried = 2
 

@@ -18,7 +18,11 @@ from experiments.options import Interval
 
 @dataclasses.dataclass(frozen=True)
 class TransformerOptions(VectorOptions):
-    """Word vectors with sinusoidal positions, then blocks of self-attention; the sizes are those of BERT-Tiny (Turc et al. 2019)."""
+    """Word vectors with sinusoidal positions, then blocks of self-attention.
+
+    The sizes are those of the smallest BERT of Turc et al. (2019), two blocks of 128 features; dropout is that of
+    Vaswani et al.
+    """
 
     suggests: ClassVar[Mapping[str, Any]] = {"optim": {"learning_rate": 1e-3}}
     """Defaults of options that belong to others; see `experiments.config.default_config`."""

@@ -18,12 +18,12 @@ import numpy as np
 from benchmarks import timing
 from benchmarks.cli import Parser, UsageError, command, known
 from benchmarks.programs import Program
-from experiments import build
-from experiments.clock import Clock
-from experiments.config import default_config
 from experiments.encoders import ENCODERS
 from experiments.poolers import POOLERS
-from experiments.steps import prepare
+from experiments.run import build
+from experiments.run.clock import Clock
+from experiments.run.config import default_config
+from experiments.run.step import prepare
 
 PROGRAM = "benchmarks.steps"
 FREE = "mean"

@@ -12,14 +12,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic
 
-from experiments.classification import SPLITS, TextClassification
-from experiments.cli import command, parse
-from experiments.config import Data, chosen_names
+from experiments.base.command_line import command, parse
+from experiments.base.errors import DataError, UsageError, unknown
+from experiments.base.options import changed, validate
 from experiments.data.text import Example, split_words
-from experiments.errors import DataError, UsageError, unknown
-from experiments.options import changed, validate
+from experiments.data.text_task import SPLITS, TextClassification
+from experiments.run.config import Data, chosen_names
+from experiments.storage.run_folder import SUMMARY, RunFolder
 from experiments.tasks import TASKS
-from experiments.writer import SUMMARY, RunFolder
 
 try:
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -12,8 +12,8 @@ from typing import Literal
 
 import tyro
 
-from experiments.cli import command, parse
-from experiments.errors import UsageError
+from experiments.base.command_line import command, parse
+from experiments.base.errors import UsageError
 from experiments.reporting import page, records, statistics, tables
 
 

@@ -26,14 +26,16 @@ from typing import Any
 import jax
 import tyro
 
-from experiments import build, grid, train
-from experiments.cli import command, exit_code, parse
-from experiments.config import CONFIG, Config, command_line
-from experiments.contracts import Task
-from experiments.errors import CellsFailedError, StoppedError
-from experiments.options import to_dict
-from experiments.reading import read_object
-from experiments.writer import FAILURE, SUMMARY, SWEEP, as_json, write_whole
+from experiments import train
+from experiments.base.command_line import command, exit_code, parse
+from experiments.base.contracts import Task
+from experiments.base.errors import CellsFailedError, StoppedError
+from experiments.base.json_files import read_object
+from experiments.base.options import to_dict
+from experiments.run import build
+from experiments.run.config import CONFIG, Config, command_line
+from experiments.storage.run_folder import FAILURE, SUMMARY, SWEEP, as_json, write_whole
+from experiments.sweeping import grid
 
 
 @dataclasses.dataclass(frozen=True)

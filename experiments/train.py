@@ -15,22 +15,23 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import build, devices
-from experiments.checkpoint import PARAMETERS, VOCABULARY, save_parameters
-from experiments.cli import command
-from experiments.clock import Clock
-from experiments.config import CONFIG, Config, parse_args, to_json
-from experiments.contracts import Batch, Task
-from experiments.errors import DataError, NonFiniteError, printable
-from experiments.evaluate import evaluate
-from experiments.journal import Journal
-from experiments.progress import Progress
-from experiments.reading import read_object
-from experiments.saving import Saver
-from experiments.signals import Stop
-from experiments.steps import Programs, State, StepReport, culprit, prepare
-from experiments.trace import Trace
-from experiments.writer import ENVIRONMENT, SUMMARY, RunFolder, environment, peak_memory, plot
+from experiments.base import devices
+from experiments.base.command_line import command
+from experiments.base.contracts import Batch, Task
+from experiments.base.errors import DataError, NonFiniteError, printable
+from experiments.base.json_files import read_object
+from experiments.run import build
+from experiments.run.clock import Clock
+from experiments.run.config import CONFIG, Config, parse_args, to_json
+from experiments.run.evaluate import evaluate
+from experiments.run.journal import Journal
+from experiments.run.progress import Progress
+from experiments.run.saver import Saver
+from experiments.run.signals import Stop
+from experiments.run.step import Programs, State, StepReport, culprit, prepare
+from experiments.run.trace import Trace
+from experiments.run.trained import PARAMETERS, VOCABULARY, save_parameters
+from experiments.storage.run_folder import ENVIRONMENT, SUMMARY, RunFolder, environment, peak_memory, plot
 
 
 class Session(NamedTuple):

@@ -97,7 +97,7 @@ def test_library_imports(path: Path):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=module_name)
 def test_experiments_imports(path: Path):
     name, found = module_name(path), imports(path)
-    if not name.startswith(("experiments.poolers.", "experiments.norms")):
+    if not name.startswith(("experiments.poolers.", "experiments.layers.norms")):
         assert not {module for module in found if module.split(".")[0] == "lnpool"}
     assert name == "experiments.sweep" or "experiments.train" not in found
     for folder in ("encoders", "poolers", "tasks"):

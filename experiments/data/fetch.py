@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from experiments.errors import DataError, NetworkError
+from experiments.base.errors import DataError, NetworkError
 
 REACH_SECONDS = 1.5
 REGISTRY = "https://pypi.org"

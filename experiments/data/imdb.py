@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from experiments.base.errors import DataError
 from experiments.data.fetch import Archive, members
 from experiments.data.text import Example, held_out
-from experiments.errors import DataError
 
 ARCHIVE = Archive(
     "aclImdb_v1.tar.gz",

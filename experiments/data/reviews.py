@@ -17,9 +17,9 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from experiments.base.errors import DataError
 from experiments.data.fetch import Archive, locate
 from experiments.data.text import Example, held_out
-from experiments.errors import DataError
 
 _HOST = "https://s3.amazonaws.com/fast-ai-nlp"
 ARCHIVES = {

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from experiments.base.errors import DataError
 from experiments.data.fetch import Archive, member, members
 from experiments.data.text import Example, held_out, tenth
-from experiments.errors import DataError
 
 # Upstream serves the folder of a repository; only the ends of the member names are looked at.
 ARCHIVE = Archive(

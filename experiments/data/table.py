@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.base.errors import DataError
+from experiments.base.json_files import NO_JSON
 from experiments.data.text import Example, held_out, split_by_hash
-from experiments.errors import DataError
-from experiments.reading import NO_JSON
 
 TEXT_NAMES = ("text", "sentence", "review", "content", "body", "document", "message", "comment", "tweet", "title")
 LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "rating", "stars", "score", "topic", "y")

@@ -13,8 +13,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from experiments.base.errors import DataError
 from experiments.data.fetch import NodePackage, Wheel, member
-from experiments.errors import DataError
 
 Vector: TypeAlias = Float[np.ndarray, " D"]
 Entries: TypeAlias = Iterator[tuple[str, Callable[[], Vector]]]

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from experiments.base.errors import DataError
 from experiments.data.fetch import UNREADABLE, locate
 from experiments.data.tables import TABLES, Entries, Vector, parsed
-from experiments.errors import DataError
 
 
 def size(source: str) -> int:

@@ -4,8 +4,8 @@ import hashlib
 import lzma
 from pathlib import Path
 
+from experiments.base.errors import DataError
 from experiments.data.text import Example, split_by_hash
-from experiments.errors import DataError
 
 PATH = Path(__file__).with_name("wordnet_glosses.tsv.xz")
 SHA256 = "88ae51eb17ce586eca3992aebbbb0443376951263de6d9731f46a628f1db81c8"

@@ -1,6 +1,6 @@
 """Encoders: words to states. A new one is a file here and a row in the table."""
 
-from experiments.contracts import Encoder
+from experiments.base.contracts import Encoder
 from experiments.encoders.bag import Bag
 from experiments.encoders.bigru import BiGRU
 from experiments.encoders.bilstm import BiLSTM

@@ -7,9 +7,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.contracts import Words
-from experiments.layers import VectorOptions, dropout
-from experiments.options import Interval
+from experiments.base.contracts import Words
+from experiments.base.options import Interval
+from experiments.layers.words import VectorOptions, dropout
 
 
 @dataclasses.dataclass(frozen=True)

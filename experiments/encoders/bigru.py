@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Annotated, ClassVar
 
-from experiments.options import Interval
-from experiments.recurrence import GatedRecurrent, RecurrentOptions
+from experiments.base.options import Interval
+from experiments.layers.recurrence import GatedRecurrent, RecurrentOptions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Long short-term memory in both directions, after Graves and Schmidhuber (2005)."""
 
-from experiments.recurrence import LongShortTerm
+from experiments.layers.recurrence import LongShortTerm
 
 
 class BiLSTM(LongShortTerm):

@@ -7,9 +7,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.contracts import Words
-from experiments.layers import WordOptions, dropout, zero_padding
-from experiments.options import Interval
+from experiments.base.contracts import Words
+from experiments.base.options import Interval
+from experiments.layers.words import WordOptions, dropout, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Gated recurrent units from left to right, after Cho et al. (EMNLP 2014)."""
 
-from experiments.recurrence import GatedRecurrent
+from experiments.layers.recurrence import GatedRecurrent
 
 
 class GRU(GatedRecurrent):

@@ -10,11 +10,11 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.contracts import Encoder, Pooler, Words
+from experiments.base.contracts import Encoder, Pooler, Words
+from experiments.base.errors import UsageError, unknown
+from experiments.base.options import Interval
 from experiments.data.text import PADDING, SENTENCE_END
-from experiments.errors import UsageError, unknown
-from experiments.layers import WordOptions
-from experiments.options import Interval
+from experiments.layers.words import WordOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class HANOptions(WordOptions):
     reads_sentences: ClassVar[bool] = True
     """Whether the encoder needs the ends of sentences among the words."""
     suggests: ClassVar[Mapping[str, Any]] = {"data": {"batch_size": 64}}
-    """Defaults of options that belong to others; see `experiments.config.default_config`."""
+    """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
     embedding: Annotated[int, Interval("[1, 4096]")] = 200
     """Size of a word vector; vectors that are read bring their own."""
     word_encoder: str = "bigru"

@@ -1,6 +1,6 @@
 """Long short-term memory from left to right, after Hochreiter and Schmidhuber (1997)."""
 
-from experiments.recurrence import LongShortTerm
+from experiments.layers.recurrence import LongShortTerm
 
 
 class LSTM(LongShortTerm):

@@ -10,9 +10,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.contracts import Words
-from experiments.layers import WordOptions, dropout, zero_padding
-from experiments.options import Interval
+from experiments.base.contracts import Words
+from experiments.base.options import Interval
+from experiments.layers.words import WordOptions, dropout, zero_padding
 
 WIDTHS = (3, 4, 5)
 
@@ -22,7 +22,7 @@ class TextCNNOptions(WordOptions):
     """Word vectors, then convolutions over 3, 4 and 5 words; the defaults are Kim's, but for the optimiser."""
 
     suggests: ClassVar[Mapping[str, Any]] = {"head": {"dropout": 0.5}, "optim": {"learning_rate": 1e-3}}
-    """Defaults of options that belong to others; see `experiments.config.default_config`."""
+    """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
     embedding: Annotated[int, Interval("[1, 4096]")] = 300
     """Size of a word vector; vectors that are read bring their own."""
     word_dropout: Annotated[float, Interval("[0, 1)")] = 0.0

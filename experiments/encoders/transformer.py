@@ -11,9 +11,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.contracts import Words
-from experiments.layers import VectorOptions, dropout
-from experiments.options import Interval
+from experiments.base.contracts import Words
+from experiments.base.options import Interval
+from experiments.layers.words import VectorOptions, dropout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TransformerOptions(VectorOptions):
     """
 
     suggests: ClassVar[Mapping[str, Any]] = {"optim": {"learning_rate": 1e-3}}
-    """Defaults of options that belong to others; see `experiments.config.default_config`."""
+    """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
     features: Annotated[int, Interval("[1, 4096]")] = 128
     """Size of a word vector and of a state; vectors that are read bring their own."""
     layers: Annotated[int, Interval("[1, 64]")] = 2

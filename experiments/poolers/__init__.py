@@ -1,6 +1,6 @@
 """Poolers: states to one vector. A new one is a file here and a row in the table."""
 
-from experiments.contracts import Pooler
+from experiments.base.contracts import Pooler
 from experiments.poolers.attention import Attention
 from experiments.poolers.dot_attention import DotAttention
 from experiments.poolers.first import First

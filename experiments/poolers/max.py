@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.contracts import Intermediates
+from experiments.base.contracts import Intermediates
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.contracts import Intermediates
-from experiments.layers import masked_mean
+from experiments.base.contracts import Intermediates
+from experiments.layers.words import masked_mean
 
 
 @dataclasses.dataclass(frozen=True)

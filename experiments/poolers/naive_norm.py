@@ -9,8 +9,8 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 import lnpool.nn
-from experiments.layers import masked_softmax
-from experiments.norms import Norm, NormOptions
+from experiments.layers.norms import Norm, NormOptions
+from experiments.layers.words import masked_softmax
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from flax import nnx
 
-from experiments.norms import Norm, NormOptions
-from experiments.options import Interval
+from experiments.base.options import Interval
+from experiments.layers.norms import Norm, NormOptions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 import lnpool
-from experiments import devices
-from experiments.contracts import Intermediates
+from experiments.base import devices
+from experiments.base.contracts import Intermediates
 
 EXPONENTS = (-jnp.inf, 1.0, 2.0, 3.0, jnp.inf)
 

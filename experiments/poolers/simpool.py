@@ -12,10 +12,10 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 import lnpool
-from experiments import devices
-from experiments.contracts import Intermediates
-from experiments.layers import masked_mean, zero_padding
-from experiments.options import Interval
+from experiments.base import devices
+from experiments.base.contracts import Intermediates
+from experiments.base.options import Interval
+from experiments.layers.words import masked_mean, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.contracts import Intermediates
-from experiments.layers import masked_softmax, zero_padding
-from experiments.options import Interval
+from experiments.base.contracts import Intermediates
+from experiments.base.options import Interval
+from experiments.layers.words import masked_softmax, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.contracts import Intermediates
-from experiments.layers import zero_padding
+from experiments.base.contracts import Intermediates
+from experiments.layers.words import zero_padding
 
 
 @dataclasses.dataclass(frozen=True)

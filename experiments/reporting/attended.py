@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from experiments.checkpoint import load_run
-from experiments.data.batching import Corpus
+from experiments.base.errors import DataError, UsageError
+from experiments.data.corpus import Corpus
 from experiments.data.text import split_words
-from experiments.errors import DataError, UsageError
 from experiments.reporting.figures import STYLE
 from experiments.reporting.records import Row, Run
+from experiments.run.trained import load_run
 
 
 def split_text(given: str, rows: Sequence[Row]) -> tuple[str, list[Row]]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.errors import UsageError
-from experiments.reading import read_object
+from experiments.base.errors import UsageError
+from experiments.base.json_files import read_object
 from experiments.reporting import attended, figures, needles, records, statistics, tables
 from experiments.reporting.records import Row
 from experiments.reporting.statistics import Comparison, Estimate
-from experiments.writer import SWEEP
+from experiments.storage.run_folder import SWEEP
 
 
 class Page:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.checkpoint import CONFIG
-from experiments.config import Config, command_line, config_changes, from_json
-from experiments.errors import DataError, UsageError
-from experiments.options import REPEATS, in_words
-from experiments.reading import object_of, read_object, text_of
-from experiments.writer import ENVIRONMENT, FAILURE, METRICS, SUMMARY
+from experiments.base.errors import DataError, UsageError
+from experiments.base.json_files import object_of, read_object, text_of
+from experiments.base.options import REPEATS, in_words
+from experiments.run.config import Config, command_line, config_changes, from_json
+from experiments.run.trained import CONFIG
+from experiments.storage.run_folder import ENVIRONMENT, FAILURE, METRICS, SUMMARY
 
 
 class Key(NamedTuple):

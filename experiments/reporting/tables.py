@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from experiments.errors import NonFiniteError
+from experiments.base.errors import NonFiniteError
 from experiments.reporting.records import Key, Row, Run, natural, telling
 from experiments.reporting.statistics import REFERENCE, Comparison, Estimate, Overall, estimate
 

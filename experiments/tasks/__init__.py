@@ -1,6 +1,6 @@
 """Tasks: examples, loss and metrics. A new one is a file here and a row in the table."""
 
-from experiments.contracts import Task
+from experiments.base.contracts import Task
 from experiments.tasks.documents import Imdb, Imdb8, Newsgroups
 from experiments.tasks.file import File
 from experiments.tasks.needles import Needles

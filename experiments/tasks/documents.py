@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
-from experiments.classification import LongOptions, TextClassification
 from experiments.data import imdb, newsgroups
 from experiments.data.fetch import locate
 from experiments.data.text import Example
+from experiments.data.text_task import LongOptions, TextClassification
 
 
 class Imdb(TextClassification):

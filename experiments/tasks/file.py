@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from experiments.classification import TextClassification, TextOptions
+from experiments.base.options import Interval
 from experiments.data import table
 from experiments.data.text import Example
-from experiments.options import Interval
+from experiments.data.text_task import TextClassification, TextOptions
 
 
 @dataclasses.dataclass(frozen=True)

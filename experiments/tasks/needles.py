@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from experiments.classification import TextClassification, TextOptions
+from experiments.base.options import Interval
 from experiments.data.text import Example
-from experiments.options import Interval
+from experiments.data.text_task import TextClassification, TextOptions
 
 SIGNALS_A_CLASS, DISTRACTORS = 20, 2000
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
-from experiments.classification import LongOptions, SentenceOptions, TextClassification
 from experiments.data import wheels
 from experiments.data.fetch import locate
 from experiments.data.text import Example
+from experiments.data.text_task import LongOptions, SentenceOptions, TextClassification
 
 
 class _Reuters(TextClassification):

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import ClassVar
 
-from experiments.classification import LongOptions, TextClassification
+from experiments.base.errors import UsageError
 from experiments.data.text import Example
-from experiments.errors import UsageError
+from experiments.data.text_task import LongOptions, TextClassification
 
 _NEEDED = ("tensorflow_datasets", "importlib_resources", "array_record")
 

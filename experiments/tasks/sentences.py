@@ -6,11 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from experiments.classification import SentenceOptions, TextClassification
+from experiments.base.options import Interval
 from experiments.data import sentences
 from experiments.data.fetch import locate
 from experiments.data.text import Example
-from experiments.options import Interval
+from experiments.data.text_task import SentenceOptions, TextClassification
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from experiments.classification import TextClassification, TextOptions
 from experiments.data import wordnet
 from experiments.data.text import Example
+from experiments.data.text_task import TextClassification, TextOptions
 
 
 class WordNet(TextClassification):

@@ -7,12 +7,12 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Before these modules are loaded: every shape they promise is checked at every call of a test.
-SHAPED = ("encoders", "heads", "layers", "losses", "metrics", "poolers")
+SHAPED = ("encoders", "layers", "objectives", "poolers")
 install_import_hook([f"experiments.{name}" for name in SHAPED], "beartype.beartype")
 
-from experiments import devices  # noqa: E402
-from experiments.classification import TextClassification, TextOptions  # noqa: E402
+from experiments.base import devices  # noqa: E402
 from experiments.data.text import Example  # noqa: E402
+from experiments.data.text_task import TextClassification, TextOptions  # noqa: E402
 from experiments.tasks import TASKS  # noqa: E402
 
 CLUES = {"animal": ["cat", "dog", "crow"], "plant": ["oak", "fern", "moss"], "tool": ["saw", "file", "vice"]}

@@ -19,11 +19,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments import checkpoints
-from experiments.errors import DataError
-from experiments.journal import Journal
-from experiments.saving import Saver
-from experiments.steps import State
+from experiments.base.errors import DataError
+from experiments.run.journal import Journal
+from experiments.run.saver import Saver
+from experiments.run.step import State
+from experiments.storage import checkpoints
 from experiments.train import main as train
 
 OPTIONS = """

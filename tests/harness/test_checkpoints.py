@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import checkpoints
-from experiments.checkpoints import MANIFEST, load, named, newest, retire, steps, sweep, verify, write
-from experiments.errors import DataError
+from experiments.base.errors import DataError
+from experiments.storage import checkpoints
+from experiments.storage.checkpoints import MANIFEST, load, named, newest, retire, steps, sweep, verify, write
 
 
 def tree_of(step):

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.clock import Clock
-from experiments.config import parse_args
+from experiments.base.options import decisive
 from experiments.encoders import ENCODERS
-from experiments.options import decisive
 from experiments.poolers import POOLERS
-from experiments.steps import prepare
+from experiments.run.clock import Clock
+from experiments.run.config import parse_args
+from experiments.run.step import prepare
 from experiments.train import main
 from tests.harness.conftest import TINY, Toy
 from tests.harness.test_resume import interrupt, result

@@ -13,12 +13,12 @@ from typing import get_type_hints
 
 import pytest
 
-from experiments.config import Config, command_line, default_config, from_json, parse_args, to_json
+from experiments.base.errors import UsageError
+from experiments.base.options import Interval, flag, from_dict, leaves, validate
 from experiments.encoders import ENCODERS
-from experiments.errors import UsageError
-from experiments.heads import HeadOptions
-from experiments.options import Interval, flag, from_dict, leaves, validate
+from experiments.layers.head import HeadOptions
 from experiments.poolers import POOLERS
+from experiments.run.config import Config, command_line, default_config, from_json, parse_args, to_json
 from experiments.tasks import TASKS
 from experiments.train import main
 

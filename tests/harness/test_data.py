@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import build
-from experiments.classification import TextClassification, TextOptions, bucket_widths
+from experiments.base.errors import DataError
 from experiments.data import wordnet
-from experiments.data.batching import Corpus
+from experiments.data.corpus import Corpus
 from experiments.data.extract_wordnet import extract
 from experiments.data.text import Example, Vocabulary, split_words
-from experiments.errors import DataError
+from experiments.data.text_task import TextClassification, TextOptions, bucket_widths
+from experiments.run import build
 from experiments.train import main
 
 

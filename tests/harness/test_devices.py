@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from experiments import build, checkpoints, devices
-from experiments.clock import Clock
-from experiments.config import parse_args
-from experiments.devices import DeviceOptions
-from experiments.steps import prepare
+from experiments.base import devices
+from experiments.base.devices import DeviceOptions
+from experiments.run import build
+from experiments.run.clock import Clock
+from experiments.run.config import parse_args
+from experiments.run.step import prepare
+from experiments.storage import checkpoints
 from experiments.tasks import TASKS
 from experiments.train import main
 from tests.harness.conftest import TINY, Toy
@@ -191,10 +193,11 @@ def test_mistakes_are_one_line_and_leave_no_folder(line, tmp_path, capsys):
 
 PROCESS = """
 import os, signal, sys
-from experiments import devices, train
-from experiments.config import parse_args
-from experiments.errors import StoppedError
-from experiments.journal import Journal
+from experiments.base import devices
+from experiments import train
+from experiments.run.config import parse_args
+from experiments.base.errors import StoppedError
+from experiments.run.journal import Journal
 from experiments.tasks import TASKS
 from tests.harness.conftest import Toy
 

@@ -10,14 +10,14 @@ import optax
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from experiments import build
-from experiments.clock import Clock
-from experiments.config import OptimOptions, parse_args
-from experiments.contracts import Batch
-from experiments.diagnostics import Diagnostics
-from experiments.evaluate import evaluate
-from experiments.model import is_exponent
-from experiments.steps import prepare
+from experiments.base.contracts import Batch
+from experiments.layers.text_model import is_exponent
+from experiments.run import build
+from experiments.run.clock import Clock
+from experiments.run.config import OptimOptions, parse_args
+from experiments.run.diagnostics import Diagnostics
+from experiments.run.evaluate import evaluate
+from experiments.run.step import prepare
 from experiments.tasks import TASKS
 from experiments.train import main
 from tests.harness.conftest import TINY

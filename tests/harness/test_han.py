@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import build
-from experiments.checkpoint import load_run
-from experiments.classification import TextClassification, TextOptions
-from experiments.config import default_config, from_json, parse_args
+from experiments.base.errors import UsageError
 from experiments.data.text import END, PADDING, SENTENCE_END, Example, split_sentences
+from experiments.data.text_task import TextClassification, TextOptions
 from experiments.encoders import ENCODERS
 from experiments.encoders.han import HAN, HANOptions, by_sentence
-from experiments.errors import UsageError
-from experiments.layers import WordEmbedding
+from experiments.layers.words import WordEmbedding
 from experiments.poolers import POOLERS
+from experiments.run import build
+from experiments.run.config import default_config, from_json, parse_args
+from experiments.run.trained import load_run
 from experiments.train import main
 from tests.harness.conftest import TINY
 

@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import baseline, checkpoints, report, sweep, train
-from experiments.checkpoint import load_parameters
-from experiments.config import parse_args, to_json
+from experiments import baseline, report, sweep, train
+from experiments.base.errors import DataError
 from experiments.data import sentences, wheels
-from experiments.errors import DataError
+from experiments.run.config import parse_args, to_json
+from experiments.run.trained import load_parameters
+from experiments.storage import checkpoints
 from experiments.tasks import TASKS
 from tests.harness.conftest import TINY
 from tests.harness.test_checkpoints import signed

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.losses import cross_entropy, weighted_mean
-from experiments.metrics import Classification
+from experiments.objectives.losses import cross_entropy, weighted_mean
+from experiments.objectives.metrics import Classification
 
 ONE_HOT = 50.0 * np.eye(3, dtype=np.float32)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import build
-from experiments.config import OptimOptions
 from experiments.encoders import ENCODERS
-from experiments.heads import Head, HeadOptions
-from experiments.model import is_exponent, leaf_name
+from experiments.layers.head import Head, HeadOptions
+from experiments.layers.text_model import is_exponent, leaf_name
 from experiments.poolers import POOLERS
+from experiments.run import build
+from experiments.run.config import OptimOptions
 from tests.harness.tiny import MASK, STATES, TOKENS, VOCABULARY, encoder_of, model_of, pooler_of
 
 ORDERED = ("first", "last")

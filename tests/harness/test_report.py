@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments import baseline, report
-from experiments.config import parse_args, to_json
+from experiments.run.config import parse_args, to_json
 
 
 def run_folder(path, accuracy, line="", p=2.0):

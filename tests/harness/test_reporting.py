@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import grid, report, train
-from experiments.config import parse_args, to_json
+from experiments import report, train
 from experiments.reporting import figures, needles, records, statistics, tables
 from experiments.reporting.statistics import Estimate, estimate, holm, paired
+from experiments.run.config import parse_args, to_json
+from experiments.sweeping import grid
 from tests.harness.conftest import TINY
 
 

@@ -13,16 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import checkpoints, saving
-from experiments.clock import Clock
-from experiments.config import parse_args
-from experiments.errors import UsageError
-from experiments.journal import Journal
-from experiments.signals import Stop
-from experiments.steps import culprit, prepare
+from experiments.base.errors import UsageError
+from experiments.run import saver as saving
+from experiments.run.clock import Clock
+from experiments.run.config import parse_args
+from experiments.run.journal import Journal
+from experiments.run.signals import Stop
+from experiments.run.step import culprit, prepare
+from experiments.storage import checkpoints
+from experiments.storage.run_folder import RunFolder
 from experiments.tasks import TASKS
 from experiments.train import main
-from experiments.writer import RunFolder
 from tests.harness.conftest import TINY, Toy, toy_examples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +122,7 @@ def kills(folder, number):
 def test_a_second_signal_ends_the_process_at_once():
     program = """
 import os, signal, sys
-from experiments.signals import Stop
+from experiments.run.signals import Stop
 with Stop() as stop:
     os.kill(os.getpid(), signal.SIGTERM)
     print(stop.requested, flush=True)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import grid, sweep, train
-from experiments.config import command_line, default_config, parse_args
-from experiments.errors import DataError, UsageError
+from experiments import sweep, train
+from experiments.base.errors import DataError, UsageError
+from experiments.run.config import command_line, default_config, parse_args
+from experiments.sweeping import grid
 from tests.harness.conftest import TINY, Toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,8 +225,9 @@ def test_a_stopped_cell_goes_on_and_a_failed_one_starts_again(tmp_path, monkeypa
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from experiments import sweep, train
-from experiments.config import to_json
+from experiments import sweep
+from experiments import train
+from experiments.run.config import to_json
 
 def run(config, task):
     folder = Path(config.out)

@@ -14,13 +14,13 @@ from collections import Counter
 
 import pytest
 
-from experiments.classification import TextClassification, TextOptions
-from experiments.config import parse_args
+from experiments.base.errors import DataError, NetworkError
 from experiments.data import fetch, imdb, newsgroups, sentences, wheels
 from experiments.data.fetch import Archive, locate, member, members
 from experiments.data.table import read
 from experiments.data.text import Example
-from experiments.errors import DataError, NetworkError
+from experiments.data.text_task import TextClassification, TextOptions
+from experiments.run.config import parse_args
 from experiments.tasks import TASKS
 from experiments.train import main
 

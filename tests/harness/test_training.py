@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.checkpoint import load_parameters, load_run, save_parameters
-from experiments.errors import DataError, NonFiniteError, UsageError
-from experiments.evaluate import evaluate
-from experiments.journal import Journal
+from experiments.base.errors import DataError, NonFiniteError, UsageError
 from experiments.poolers import POOLERS
 from experiments.poolers.mean import Mean
+from experiments.run.evaluate import evaluate
+from experiments.run.journal import Journal
+from experiments.run.trained import load_parameters, load_run, save_parameters
+from experiments.storage.run_folder import RunFolder
 from experiments.tasks import TASKS
 from experiments.train import main
-from experiments.writer import RunFolder
 from tests.harness.conftest import TINY, Toy, toy_examples
 
 

@@ -16,16 +16,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import build, grid
-from experiments.checkpoint import load_run
-from experiments.config import default_config, from_json, parse_args, to_json
+from experiments.base.errors import DataError, NetworkError, UsageError
 from experiments.data import fetch, vectors
 from experiments.data.tables import TABLES
 from experiments.data.text import Vocabulary
 from experiments.encoders import ENCODERS
 from experiments.encoders.bigru import BiGRU
-from experiments.errors import DataError, NetworkError, UsageError
-from experiments.layers import VectorOptions, WordEmbedding
+from experiments.layers.words import VectorOptions, WordEmbedding
+from experiments.run import build
+from experiments.run.config import default_config, from_json, parse_args, to_json
+from experiments.run.trained import load_run
+from experiments.sweeping import grid
 from experiments.train import main
 from tests.harness.conftest import CLUES, TINY
 

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 from flax import nnx
 
-from experiments import build
-from experiments.config import default_config
 from experiments.encoders import ENCODERS
-from experiments.layers import WordEmbedding
-from experiments.model import TextClassifier
+from experiments.layers.text_model import TextClassifier
+from experiments.layers.words import WordEmbedding
 from experiments.poolers import POOLERS
+from experiments.run import build
+from experiments.run.config import default_config
 
 VOCABULARY = 30
 LENGTHS = np.array([5, 1, 3, 0])

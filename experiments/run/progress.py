@@ -5,7 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments import devices
+from experiments.base import devices
 
 
 class Progress:

@@ -13,8 +13,8 @@ from jax import Array
 from jax.scipy.special import entr
 from jaxtyping import Float
 
-from experiments.contracts import Batch, Intermediates, Metrics
-from experiments.model import is_exponent
+from experiments.base.contracts import Batch, Intermediates, Metrics
+from experiments.layers.text_model import is_exponent
 
 
 class Diagnostics(NamedTuple):

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 
 import lnpool
 import lnpool.nn
-from experiments import devices
-from experiments.contracts import Intermediates
-from experiments.options import Interval
+from experiments.base import devices
+from experiments.base.contracts import Intermediates
+from experiments.base.options import Interval
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments.classification import SourceOptions
-from experiments.config import Config, OptimOptions
-from experiments.contracts import Task
+from experiments.base.contracts import Task
+from experiments.base.errors import UsageError
 from experiments.data import vectors
 from experiments.data.text import UNKNOWN, Vocabulary
+from experiments.data.text_task import SourceOptions
 from experiments.encoders import ENCODERS
-from experiments.errors import UsageError
-from experiments.heads import Head
-from experiments.layers import RANDOM, WordEmbedding
-from experiments.model import TextClassifier, is_exponent
+from experiments.layers.head import Head
+from experiments.layers.text_model import TextClassifier, is_exponent
+from experiments.layers.words import RANDOM, WordEmbedding
 from experiments.poolers import POOLERS
+from experiments.run.config import Config, OptimOptions
 from experiments.tasks import TASKS
 
 _STREAMS = ("init", "dropout")

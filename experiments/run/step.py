@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments import build, devices
-from experiments.clock import Clock
-from experiments.config import Config
-from experiments.contracts import Batch, Task
-from experiments.diagnostics import Diagnostics, Evaluation, with_exponent_gradient
-from experiments.model import leaf_name
+from experiments.base import devices
+from experiments.base.contracts import Batch, Task
+from experiments.layers.text_model import leaf_name
+from experiments.run import build
+from experiments.run.clock import Clock
+from experiments.run.config import Config
+from experiments.run.diagnostics import Diagnostics, Evaluation, with_exponent_gradient
 
 
 class State(NamedTuple):

@@ -11,9 +11,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.contracts import Words
-from experiments.layers import WordOptions, dropout
-from experiments.options import Interval
+from experiments.base.contracts import Words
+from experiments.base.options import Interval
+from experiments.layers.words import WordOptions, dropout
 
 State: TypeAlias = tuple[Array, ...]
 
@@ -99,7 +99,7 @@ class LongShortTermOptions(RecurrentOptions):
     """Word vectors, then a recurrent layer; the sizes are those of Jain and Wallace (NAACL 2019)."""
 
     suggests: ClassVar[Mapping[str, Any]] = {"head": {"dropout": 0.5}, "optim": {"learning_rate": 1e-3}}
-    """Defaults of options that belong to others; see `experiments.config.default_config`."""
+    """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
     embedding: Annotated[int, Interval("[1, 4096]")] = 300
     """Size of a word vector; vectors that are read bring their own."""
 

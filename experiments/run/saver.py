@@ -12,17 +12,18 @@ from typing import Any
 
 import jax
 
-from experiments import checkpoints, devices
-from experiments.clock import Clock
-from experiments.config import Config
-from experiments.contracts import Task
-from experiments.errors import DataError, SaveError, StoppedError
-from experiments.journal import Journal
-from experiments.options import decisive
-from experiments.progress import Progress
-from experiments.signals import Stop
-from experiments.steps import State
-from experiments.writer import environment
+from experiments.base import devices
+from experiments.base.contracts import Task
+from experiments.base.errors import DataError, SaveError, StoppedError
+from experiments.base.options import decisive
+from experiments.run.clock import Clock
+from experiments.run.config import Config
+from experiments.run.journal import Journal
+from experiments.run.progress import Progress
+from experiments.run.signals import Stop
+from experiments.run.step import State
+from experiments.storage import checkpoints
+from experiments.storage.run_folder import environment
 
 FAILURES = 3
 """Saves that may fail in a row before the run ends."""

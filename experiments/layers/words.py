@@ -10,8 +10,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from experiments.base.options import Interval
 from experiments.data.text import UNKNOWN
-from experiments.options import Interval
 
 RANDOM = "random"
 SPREAD = 0.1  # standard deviation of random word vectors

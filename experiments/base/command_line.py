@@ -9,8 +9,8 @@ from typing import Any
 
 import tyro
 
-from experiments.errors import HarnessError, UsageError, printable, unknown
-from experiments.options import flag, leaves
+from experiments.base.errors import HarnessError, UsageError, printable, unknown
+from experiments.base.options import flag, leaves
 
 UNFORESEEN = 1
 INPUT_OUTPUT = 74

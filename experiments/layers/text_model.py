@@ -8,9 +8,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.contracts import Encoder, Intermediates, Pooler
-from experiments.heads import Head
-from experiments.layers import WordEmbedding
+from experiments.base.contracts import Encoder, Intermediates, Pooler
+from experiments.layers.head import Head
+from experiments.layers.words import WordEmbedding
 
 
 class TextClassifier(nnx.Module):

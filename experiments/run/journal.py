@@ -10,10 +10,10 @@ import numpy as np
 from flax import nnx
 from tensorboardX import SummaryWriter
 
-from experiments import devices
-from experiments.contracts import Task
-from experiments.progress import Progress
-from experiments.writer import METRICS, RunFolder
+from experiments.base import devices
+from experiments.base.contracts import Task
+from experiments.run.progress import Progress
+from experiments.storage.run_folder import METRICS, RunFolder
 
 SKIPPED = "skipped.jsonl"
 

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config, completed, default_config
+from experiments.base.errors import UsageError, unknown
+from experiments.base.json_files import NO_JSON
+from experiments.base.options import decisive, from_dict
 from experiments.encoders import ENCODERS
-from experiments.errors import UsageError, unknown
-from experiments.options import decisive, from_dict
 from experiments.poolers import POOLERS
-from experiments.reading import NO_JSON
+from experiments.run.config import Config, completed, default_config
 from experiments.tasks import TASKS
 
 _PARTS: dict[str, tuple[str, dict[str, Any]]] = {

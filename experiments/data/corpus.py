@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int
 
-from experiments import devices
-from experiments.contracts import Batch
+from experiments.base import devices
+from experiments.base.contracts import Batch
 from experiments.data.text import PADDING
 
 

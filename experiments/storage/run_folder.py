@@ -14,8 +14,8 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import devices
-from experiments.errors import UsageError
+from experiments.base import devices
+from experiments.base.errors import UsageError
 
 SUMMARY, FAILURE, METRICS, ENVIRONMENT = "summary.json", "failure.json", "metrics.jsonl", "environment.json"
 SWEEP = "sweep.json"

@@ -17,8 +17,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, get_abstract_mesh, get_mesh
 
-from experiments.errors import UsageError
-from experiments.options import Interval
+from experiments.base.errors import UsageError
+from experiments.base.options import Interval
 
 AXIS = "data"
 WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)

@@ -7,7 +7,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from experiments.losses import cross_entropy
+from experiments.objectives.losses import cross_entropy
 
 
 class Classification(NamedTuple):

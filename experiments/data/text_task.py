@@ -11,13 +11,13 @@ import tyro
 from jax import Array
 from jaxtyping import Float
 
-from experiments.contracts import Batch
-from experiments.data.batching import Corpus
+from experiments.base.contracts import Batch
+from experiments.base.errors import DataError
+from experiments.base.options import Interval
+from experiments.data.corpus import Corpus
 from experiments.data.text import END, Example, Vocabulary, split_sentences, split_words
-from experiments.errors import DataError
-from experiments.losses import cross_entropy, weighted_mean
-from experiments.metrics import Classification
-from experiments.options import Interval
+from experiments.objectives.losses import cross_entropy, weighted_mean
+from experiments.objectives.metrics import Classification
 
 SPLITS = ("train", "validation", "test")
 
@@ -57,7 +57,7 @@ class SentenceOptions(SourceOptions):
     """A few thousand sentences: small batches, and more epochs."""
 
     suggests: ClassVar[Mapping[str, Any]] = {"epochs": 8}
-    """Defaults of options that belong to others; see `experiments.config.default_config`."""
+    """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
     batch_size: Annotated[int, Interval("[1, 65536]")] = 50
     """Texts a batch."""
 
@@ -73,7 +73,7 @@ class LongOptions(SourceOptions):
 
 
 class TextClassification:
-    """A task whose examples carry one class each; see `experiments.contracts.Task`.
+    """A task whose examples carry one class each; see `experiments.base.contracts.Task`.
 
     A task file says what its `Options` are and how `examples` reads them.
     """

@@ -7,8 +7,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from experiments.layers import dropout
-from experiments.options import Interval
+from experiments.base.options import Interval
+from experiments.layers.words import dropout
 
 
 @dataclasses.dataclass(frozen=True)

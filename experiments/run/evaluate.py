@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from experiments.contracts import Task
+from experiments.base.contracts import Task
 
 
 def evaluate(step: Callable, parameters: Any, task: Task, split: str) -> dict[str, float]:

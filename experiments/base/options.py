@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from experiments.errors import UsageError, unknown
+from experiments.base.errors import UsageError, unknown
 
 
 @dataclasses.dataclass(frozen=True)

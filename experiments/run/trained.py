@@ -10,13 +10,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import build
-from experiments.config import CONFIG, Config, from_json
-from experiments.data.batching import Corpus
+from experiments.base.errors import DataError
+from experiments.base.json_files import read_object
+from experiments.data.corpus import Corpus
 from experiments.data.text import Vocabulary
-from experiments.errors import DataError
-from experiments.model import TextClassifier, leaf_name
-from experiments.reading import read_object
+from experiments.layers.text_model import TextClassifier, leaf_name
+from experiments.run import build
+from experiments.run.config import CONFIG, Config, from_json
 
 PARAMETERS, VOCABULARY = "parameters.npz", "vocabulary.json"
 

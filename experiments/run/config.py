@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar
 
-from experiments.cli import parse
+from experiments.base.command_line import parse
+from experiments.base.devices import DeviceOptions
+from experiments.base.errors import UsageError, unknown
+from experiments.base.json_files import NO_JSON
+from experiments.base.options import Interval, as_arguments, changes, flag, from_dict, to_dict, validate
 from experiments.data import vectors
-from experiments.devices import DeviceOptions
 from experiments.encoders import ENCODERS
-from experiments.errors import UsageError, unknown
-from experiments.heads import HeadOptions
-from experiments.layers import RANDOM
-from experiments.options import Interval, as_arguments, changes, flag, from_dict, to_dict, validate
+from experiments.layers.head import HeadOptions
+from experiments.layers.words import RANDOM
 from experiments.poolers import POOLERS
-from experiments.reading import NO_JSON
 from experiments.tasks import TASKS
 
 CONFIG = "config.json"

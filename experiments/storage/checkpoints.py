@@ -18,8 +18,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.errors import DataError
-from experiments.reading import read_object
+from experiments.base.errors import DataError
+from experiments.base.json_files import read_object
 
 ARRAYS, FACTS, MANIFEST = "arrays", "facts.json", "manifest.json"
 PARTIAL, TRASH = ".partial-", ".trash-"

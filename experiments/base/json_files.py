@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import DataError
+from experiments.base.errors import DataError
 
 NO_JSON = (ValueError, RecursionError)
 """What reading JSON or TOML raises: for bad syntax or UTF-8, for numbers of too many digits, for too deep nesting."""

@@ -58,7 +58,7 @@ def read(path: Path | None, *, text: str = "", label: str = "", split: str = "",
                 raise DataError(bad[0]) from None
     if len(bad) * MOST_SKIPPED > len(bad) + len(examples):
         raise DataError(f"{len(bad)} of {len(bad) + len(examples)} rows are bad, more than 0.1 %; first: {bad[0]}")
-    classes = {example.label for example in examples}
+    classes = {example.target for example in examples}
     if not 2 <= len(classes) <= MOST_CLASSES:
         found = f"only {classes.pop()!r}" if len(classes) == 1 else f"{len(classes)}"
         raise DataError(f"{path.name}, column {columns[1]!r}: expected 2 to {MOST_CLASSES} classes, found {found}.")

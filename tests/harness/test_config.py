@@ -155,10 +155,22 @@ def test_the_later_part_of_the_figure_wins_and_what_is_given_wins_over_every_sug
     assert parse_args(command_line(given)) == given
 
 
-def test_a_suggestion_for_an_option_that_does_not_exist_is_an_error(monkeypatch):
-    monkeypatch.setitem(ENCODERS, "gru", suggesting(ENCODERS["gru"], {"head": {"dropuot": 0.6}}))
-    with pytest.raises(UsageError, match=r"unknown configuration key 'head.dropuot'"):
-        default_config(encoder="gru")
+def test_a_suggestion_for_an_option_that_another_objective_lacks_is_passed_over(monkeypatch):
+    suggestions = {"epochs": 5, "head": {"smoothing": 0.1}, "margin": {"scale": 2}}
+    monkeypatch.setitem(ENCODERS, "gru", suggesting(ENCODERS["gru"], suggestions))
+    assert default_config(encoder="gru").epochs == 5
+
+
+@pytest.mark.parametrize("kind", ["task", "encoder", "pooler"])
+def test_every_suggestion_is_for_an_option_that_exists_and_differs_from_its_own_default(kind):
+    table = {"task": TASKS, "encoder": ENCODERS, "pooler": POOLERS}[kind]
+    for name, part in table.items():
+        if suggestions := getattr(part.Options, "suggests", None):
+            config = default_config(**{kind: name})
+            assert from_dict(config, suggestions) == config
+            assert any(
+                from_dict(default_config(), {key: value}) != default_config() for key, value in suggestions.items()
+            )
 
 
 def test_a_complete_configuration_is_not_changed_by_suggestions(monkeypatch):

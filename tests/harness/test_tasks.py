@@ -15,8 +15,9 @@ from collections import Counter
 import pytest
 
 from experiments.base.errors import DataError, NetworkError
-from experiments.data import fetch, imdb, newsgroups, sentences, wheels
-from experiments.data.fetch import Archive, locate, member, members
+from experiments.data import imdb, newsgroups, sentences, transfer, wheels
+from experiments.data.archives import member, members
+from experiments.data.fetch import Archive, locate
 from experiments.data.table import read
 from experiments.data.text import Example
 from experiments.data.text_task import TextClassification, TextOptions
@@ -80,14 +81,14 @@ def test_a_wrong_archive_is_refused_and_not_kept(served, tmp_path):
 
 def test_three_tries(served, tmp_path, monkeypatch):
     _, address, _ = served
-    monkeypatch.setattr(fetch, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
     tries = []
 
     def reset(*_, **__):
         tries.append(1)
         raise ConnectionResetError("reset by peer")
 
-    monkeypatch.setattr(fetch.urllib.request, "urlopen", reset)
+    monkeypatch.setattr(transfer.urllib.request, "urlopen", reset)
     with pytest.raises(NetworkError, match=r"cannot be fetched \(reset by peer\)"):
         locate(Archive("a.gz", f"{address}/a.gz"), None, tmp_path)
     assert len(tries) == 3
@@ -95,7 +96,7 @@ def test_three_tries(served, tmp_path, monkeypatch):
 
 def test_a_transfer_that_ends_early_is_tried_again_and_not_kept(served, tmp_path, monkeypatch):
     folder, address, asked = served
-    monkeypatch.setattr(fetch, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
     (folder / "a.gz").write_bytes(b"x" * 100)
     copy = http.server.SimpleHTTPRequestHandler.copyfile
     monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "copyfile", lambda *_: None)

@@ -128,7 +128,7 @@ def wheel(folder, table, pieces):
 
 
 def test_the_table_of_a_package(tmp_path):
-    table = np.arange(15, dtype=np.float32).reshape(5, 3)
+    table = np.arange(5 * 384, dtype=np.float32).reshape(5, 384)
     wheel(tmp_path, table, ["[UNK]", "oak", "##oak", "dog", "x"])
     rows, found = vectors.read("minilm", WORDS, tmp_path, None)
     np.testing.assert_array_equal(rows, [0, 2])

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-
 LONGEST = 300
+"""Characters of a message."""
 
 
 def printable(text: object) -> str:

@@ -1,7 +1,7 @@
 """The one door through which files are read.
 
-Only regular files come in, of at most so many bytes; a packed one is read to the check sum at its end. Whatever is wrong
-with one is a DataError: one line that says the file, the place in it, what was found and what was expected.
+Only regular files come in, of at most so many bytes; a packed one is read to the check sum at its end. Whatever is
+wrong with one is a DataError: one line that says the file, the place in it, what was found and what was expected.
 """
 
 import bz2
@@ -64,7 +64,7 @@ def told(where: object) -> Iterator[None]:
         raise DataError(f"{where} cannot be read: {reason}.") from error
 
 
-def opened(path: Path, most: int = _MOST_PACKED, remedy: str = "") -> BinaryIO:
+def opened(path: Path, most: int = _MOST_PACKED, remedy: str = "") -> io.BufferedReader:
     """Open a regular file of at most `most` bytes; `remedy` says what to do about a larger one.
 
     Raises:

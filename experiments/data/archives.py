@@ -81,7 +81,7 @@ class _Header(tarfile.TarInfo):
     """A header that is whole; tarfile takes a damaged one, or none, for the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """Return the header in a block."""
         try:
             header = super().frombuf(buf, encoding, errors)
@@ -94,9 +94,7 @@ class _Header(tarfile.TarInfo):
         return header
 
 
-def _tarred(
-    path: Path, wanted: Callable[[str], object], largest: int, most: int
-) -> Iterator[tuple[str, BinaryIO]]:
+def _tarred(path: Path, wanted: Callable[[str], object], largest: int, most: int) -> Iterator[tuple[str, BinaryIO]]:
     with (
         unpacked(path, most) as content,
         tarfile.open(fileobj=content, mode="r|", tarinfo=_Header) as archive,
@@ -112,9 +110,7 @@ def _tarred(
                 yield info.name, bounded(file, where, largest)
 
 
-def _zipped(
-    path: Path, wanted: Callable[[str], object], largest: int, most: int
-) -> Iterator[tuple[str, BinaryIO]]:
+def _zipped(path: Path, wanted: Callable[[str], object], largest: int, most: int) -> Iterator[tuple[str, BinaryIO]]:
     with files.opened(path) as file, told(path.name), zipfile.ZipFile(file) as archive:
         chosen = [info for info in archive.infolist() if not info.is_dir() and wanted(info.filename)]
         _check_size(f"{path.name}, all that is needed of it,", sum(info.file_size for info in chosen), most)

@@ -134,9 +134,9 @@ def _partial(folder: Path) -> Iterator[Path]:
             if time.time() - left.stat().st_mtime > _YOUNG:
                 with _locked(left):
                     shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-", ignore_cleanup_errors=True) as partial:
-        with _locked(Path(partial)):
-            yield Path(partial)
+    made = tempfile.TemporaryDirectory(dir=folder, prefix=".partial-", ignore_cleanup_errors=True)
+    with made as partial, _locked(Path(partial)):
+        yield Path(partial)
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ def _subtrees(line: str, where: str) -> list[tuple[str, int]]:
     opened: list[tuple[int, int]] = []
     found: list[tuple[str, int]] = []
     for grade, closed, word, stray in _TREE.findall(line):
-        if stray or not (opened or grade and not found):
+        if stray or not (opened or (grade and not found)):
             break
         if grade:
             opened.append((len(words), int(grade)))

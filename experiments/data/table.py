@@ -36,7 +36,7 @@ class _BadRowError(Exception):
 def read(
     path: Path | None, *, text: str = "", label: str = "", split: str = "", skip: bool = False, megabytes: int = 1024
 ) -> Table:
-    """Return the examples of a file of at most so many megabytes; a column whose name is not given is found by its name.
+    """Return the examples of a file of at most `megabytes`; a column whose name is not given is found by its name.
 
     Raises:
         DataError: one line with the file, the row and what was expected.

@@ -50,8 +50,10 @@ def _stored_rows(file: BinaryIO, where: str, name: str, count: int, size: int) -
     table = object_of(file.read(length), f"{where}, its header").get(name)
     match table:
         case {"dtype": "F32", "shape": [rows, columns], "data_offsets": [int(begin), int(end)]} if (
-            (rows, columns, end - begin) == (count, size, 4 * count * size) and begin >= 0
-        ):
+            rows,
+            columns,
+            end - begin,
+        ) == (count, size, 4 * count * size) and begin >= 0:
             pass
         case _:
             expected = f"F32 of shape {[count, size]} and offsets {4 * count * size} bytes apart"
@@ -102,7 +104,8 @@ def parsed(numbers: Sequence[bytes], size: int, where: str) -> Vector:
 
 def _finite(vector: Vector, size: int, where: str) -> Vector:
     if len(vector) != size or not np.isfinite(vector).all():
-        raise DataError(f"{where}: found {len(vector)} numbers, expected {size} finite numbers.")
+        found = f"{len(vector)} numbers" if len(vector) != size else "some that are not finite"
+        raise DataError(f"{where}: found {found}, expected {size} finite numbers.")
     return vector
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -161,9 +162,8 @@ def npm_pack(requirement: str, folder: Path, name: str) -> str:
 def _client(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a client of a registry, which ends when this process does."""
     tied = [sys.executable, "-I", "-c", _TIED, str(os.getpid()), *command]
+    run = partial(subprocess.run, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     try:
-        return subprocess.run(
-            tied, capture_output=True, text=True, errors="replace", check=False, timeout=LONGEST, stdin=subprocess.DEVNULL
-        )
+        return run(tied, check=False, timeout=LONGEST)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(tied, 1, "", f"npm error no end after {LONGEST:g} s")

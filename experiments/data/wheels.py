@@ -31,9 +31,12 @@ def reuters(path: Path, name: str) -> Iterator[Example]:
         file = f"reuters-{name}-{split}.tab"
         lines = files.text(member(path, file), f"{path.name}, {file}").splitlines()
         for number, line in enumerate(lines[3:], start=4):  # names, types and roles of the columns come first
+            if not line.strip():  # and an empty row
+                continue
             label, tab, text = line.partition("\t")
-            if not tab:
-                raise DataError(f"{path.name}, {file}, line {number}: found {line!r}, expected a class, a tab and a text.")
+            if not (label and tab):
+                expected = "a class, a tab and a text"
+                raise DataError(f"{path.name}, {file}, line {number}: found {line!r}, expected {expected}.")
             yield Example(text, label, held_out(text) if split == "train" else split)
 
 

@@ -16,7 +16,7 @@ from experiments.base.command_line import command, parse
 from experiments.base.errors import DataError, UsageError, unknown
 from experiments.base.options import changed, validate
 from experiments.data.text import Example, split_words
-from experiments.data.text_task import SPLITS, TextClassification
+from experiments.data.text_task import SPLITS, TextTask
 from experiments.run.config import Data, chosen_names
 from experiments.storage.run_folder import SUMMARY, RunFolder
 from experiments.tasks import TASKS
@@ -61,7 +61,7 @@ def score(options: Options) -> dict[str, Any]:
     began = time.perf_counter()
     examples: dict[str, list[Example]] = {split: [] for split in SPLITS}
     task = TASKS[options.task]
-    if not issubclass(task, TextClassification):
+    if not issubclass(task, TextTask):
         raise UsageError(f"the task {options.task} has no texts with one class each: the baseline needs them.")
     for example in task.examples(options.data):
         examples[example.split].append(example)
@@ -71,7 +71,7 @@ def score(options: Options) -> dict[str, Any]:
     vectorizer = TfidfVectorizer(analyzer=_words_and_pairs, sublinear_tf=True, min_df=2)
     vectorizer.fit(example.text for example in examples["train"])
     vectors = {split: vectorizer.transform(row.text for row in rows) for split, rows in examples.items()}
-    labels = {split: [row.label for row in rows] for split, rows in examples.items()}
+    labels = {split: [row.target for row in rows] for split, rows in examples.items()}
     fitted = {C: LinearSVC(C=C).fit(vectors["train"], labels["train"]) for C in PENALTIES}
     validation = {C: model.score(vectors["validation"], labels["validation"]) for C, model in fitted.items()}
     best = max(PENALTIES, key=validation.__getitem__)

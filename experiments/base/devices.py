@@ -1,8 +1,8 @@
-"""Many devices: every batch is cut over them by rows; the state is whole on each, or cut by one rule.
+"""Many devices: every batch is cut over them by rows; the state is replicated, or sharded by one rule.
 
 There is one mesh of one axis, JAX's mesh of the context while a run lasts; all functions here look there. With one
 device there is no mesh, and they give back what they get. Where functions say "outside", they are for arrays, else for
-what is traced. Each process makes the rows of its own devices, which lie side by side.
+what is traced.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, get_abstract_mesh, get_mesh
 
 from experiments.base.errors import UsageError
-from experiments.base.options import Interval
+from experiments.base.options import NOT_DECISIVE, Interval
 
 AXIS = "data"
-WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
+REPLICATED, ROWS = PartitionSpec(), PartitionSpec(AXIS)
 SMALLEST = 2**14  # numbers of an array, below which its shares would be too small to be worth their exchange
 AUTO = "auto"
 PATIENCE = 10  # seconds for which a process that ends waits for the others; then JAX ends all of them
@@ -31,15 +31,15 @@ PATIENCE = 10  # seconds for which a process that ends waits for the others; the
 class DeviceOptions:
     """Devices and processes that share a run; they change its result only by the order of sums (docs/devices.md)."""
 
-    count: Annotated[int, Interval("[0, 1000000]")] = 0
+    count: Annotated[int, Interval("[0, 1000000]"), NOT_DECISIVE] = 0
     """Devices to use, 0 for all; several processes always use all."""
-    parameters: Literal["replicated", "sharded"] = "replicated"
+    parameters: Annotated[Literal["replicated", "sharded"], NOT_DECISIVE] = "replicated"
     """Whether every device keeps the whole state, or a share of each large array of it."""
-    coordinator: str | None = None
+    coordinator: Annotated[str | None, NOT_DECISIVE] = None
     """HOST:PORT where process 0 waits for the others; auto under SLURM, Open MPI or Kubernetes, or on a TPU pod."""
-    processes: Annotated[int, Interval("[1, 1000000]")] = 1
+    processes: Annotated[int, Interval("[1, 1000000]"), NOT_DECISIVE] = 1
     """Number of processes; auto finds it."""
-    process: Annotated[int, Interval("[0, 999999]")] = 0
+    process: Annotated[int, Interval("[0, 999999]"), NOT_DECISIVE] = 0
     """Number of this process, from 0; auto finds it."""
 
     @property
@@ -48,8 +48,13 @@ class DeviceOptions:
         return self.parameters == "sharded"
 
 
+def is_alone() -> bool:
+    """Tell whether this is the only process of the run."""
+    return jax.process_count() == 1
+
+
 @contextmanager
-def joined(options: DeviceOptions) -> Iterator[None]:
+def distributed(options: DeviceOptions) -> Iterator[None]:
     """Be one of several processes inside the block, where the options say so; must come before anything is computed."""
     coordinator, processes, process = options.coordinator, options.processes, options.process
     if coordinator is None:
@@ -80,7 +85,7 @@ def _initialize(**arguments: Any) -> None:
         raise UsageError(f"the processes did not meet ({reason}): see --devices.coordinator.") from None
 
 
-def all_of_them() -> int:
+def available() -> int:
     """Return the number of devices of all processes: what is used where no number is given."""
     return jax.device_count()
 
@@ -88,7 +93,7 @@ def all_of_them() -> int:
 @contextmanager
 def mesh(options: DeviceOptions, batch_size: int) -> Iterator[None]:
     """Put the chosen devices into the context; none where there is one. Raise UsageError where they do not suit."""
-    count, there = options.count or all_of_them(), jax.device_count()
+    count, there = options.count or available(), jax.device_count()
     if count > there or (count < there and jax.process_count() > 1):
         advice = "several processes use all" if count < there else "choose fewer"
         raise UsageError(f"--devices.count {count}: there are {there} devices, {advice}.")
@@ -105,7 +110,7 @@ def mesh(options: DeviceOptions, batch_size: int) -> Iterator[None]:
         yield
 
 
-def used() -> list[Any]:
+def in_use() -> list[Any]:
     """Return the devices of this run (outside)."""
     return jax.devices()[:1] if get_abstract_mesh().empty else list(get_mesh().devices.flat)
 
@@ -115,52 +120,54 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def largest(number: int) -> int:
+def agree(number: int) -> int:
     """Return the largest of the numbers with which the processes call this, all at the same place (outside)."""
-    if jax.process_count() == 1:
+    if is_alone():
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
-def share(shape: tuple[int, ...], sharded: bool) -> PartitionSpec:
+def spec(shape: tuple[int, ...], sharded: bool) -> PartitionSpec:
     """Return how an array of the state lies on the devices: the one rule.
 
-    Whole on each, unless arrays are `sharded`, it has SMALLEST numbers and an axis that the number of devices divides:
-    then the largest of such axes is cut.
+    It is replicated, unless arrays are `sharded`, it has at least SMALLEST numbers and an axis that the number of
+    devices divides: then the largest of such axes is cut.
     """
     count = math.prod(get_abstract_mesh().axis_sizes)
     axes = [axis for axis, size in enumerate(shape) if size % count == 0]
     if not (sharded and axes and math.prod(shape) >= SMALLEST):
-        return WHOLE
+        return REPLICATED
     return PartitionSpec(*(None,) * max(axes, key=shape.__getitem__), AXIS)
 
 
-def place(tree: Any, sharded: bool = False) -> Any:
-    """Return arrays, which are the same in all processes, laid on the devices by the rule (outside)."""
+def put(tree: Any, sharded: bool = False) -> Any:
+    """Return arrays, which are the same in all processes, laid out on the devices by the rule (outside)."""
     if get_abstract_mesh().empty:
         return tree
-    return jax.tree.map(lambda x: jax.device_put(x, NamedSharding(get_mesh(), share(x.shape, sharded))), tree)
+    return jax.tree.map(lambda x: jax.device_put(x, NamedSharding(get_mesh(), spec(x.shape, sharded))), tree)
 
 
-def laid(tree: Any, sharded: bool = False) -> Any:
-    """Return traced arrays that the program lays on the devices by the rule: whole on each unless `sharded`."""
+def constrain(tree: Any, sharded: bool = False) -> Any:
+    """Return traced arrays, constrained to lie on the devices by the rule: replicated unless `sharded`."""
     if get_abstract_mesh().empty:
         return tree
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, share(x.shape, sharded)), tree)
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec(x.shape, sharded)), tree)
 
 
-def rows_here(batch_size: int) -> slice:
-    """Return which rows of a batch this process makes."""
-    rows = batch_size // (1 if get_abstract_mesh().empty else jax.process_count())
-    return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
+def put_batch(batch: Any) -> Any:
+    """Return a batch of host arrays as arrays that are cut over the devices by rows (outside).
 
-
-def batch_of(rows: Any) -> Any:
-    """Return the batch of which each process gives its rows, as arrays that are cut over the devices (outside)."""
+    Each process gives the rows of its own devices, which lie side by side.
+    """
     if get_abstract_mesh().empty:
-        return jax.device_put(rows)
-    cut = NamedSharding(get_mesh(), ROWS)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(cut, x), rows)
+        return jax.device_put(batch)
+    cut, process, processes = NamedSharding(get_mesh(), ROWS), jax.process_index(), jax.process_count()
+
+    def put_rows(x: np.ndarray) -> jax.Array:
+        rows = len(x) // processes
+        return jax.make_array_from_process_local_data(cut, x[process * rows : (process + 1) * rows])
+
+    return jax.tree.map(put_rows, batch)
 
 
 def by_rows(function: Callable[..., Any], shared: Any, *rows: Any) -> Any:
@@ -171,15 +178,15 @@ def by_rows(function: Callable[..., Any], shared: Any, *rows: Any) -> Any:
     """
     if get_abstract_mesh().empty:
         return function(shared, *rows)
-    return jax.shard_map(function, in_specs=(WHOLE, *(ROWS,) * len(rows)), out_specs=ROWS)(shared, *rows)
+    return jax.shard_map(function, in_specs=(REPLICATED, *(ROWS,) * len(rows)), out_specs=ROWS)(shared, *rows)
 
 
-def on_host(tree: Any) -> Any:
+def gather(tree: Any) -> Any:
     """Return whole NumPy arrays, in every process; all must call this at the same place (outside)."""
 
     def whole(x: jax.Array) -> np.ndarray:
         if x.is_fully_addressable or x.is_fully_replicated:
-            return np.asarray(x)
+            return np.asarray(jax.device_get(x))
         return multihost_utils.process_allgather(x, tiled=True)
 
     return jax.tree.map(whole, tree)

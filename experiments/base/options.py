@@ -27,6 +27,37 @@ class Interval:
         return above and below
 
 
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """What a field's annotation says of results: `Annotated[Path | None, NOT_DECISIVE]`."""
+
+    kind: Literal["not decisive", "repeat", "added"]
+    before: Any = None
+
+    def spares(self, value: Any) -> bool:
+        """Tell whether a value is left out of what decides a result."""
+        return self.kind == "not decisive" or (self.kind == "added" and value == self.before)
+
+
+NOT_DECISIVE = Mark("not decisive")
+"""The option does not decide a result: where data lie, on which devices a run trains."""
+REPEAT = Mark("repeat")
+"""The option tells the runs of one configuration apart: the seed, the fold."""
+
+
+def added(before: Any) -> Mark:
+    """Mark an option that came later: at the value that stands for how it was before, it is left out of names.
+
+    So cells and checkpoints that are older than the option keep their names.
+    """
+    return Mark("added", before)
+
+
+def marks(hint: Any) -> list[Mark]:
+    """Return the marks of an annotation."""
+    return [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Mark)]
+
+
 def flag(path: str) -> str:
     """Return the command-line name of a field: `pool.p_init` -> `--pool.p-init`."""
     return "--" + path.replace("_", "-")
@@ -102,37 +133,9 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
     raise UsageError(f"configuration key {path!r} must be {names}, got {value!r}.")
 
 
-# What does not decide a result.
-_NOT_DECISIVE = (
-    "devices.count",
-    "devices.parameters",
-    "devices.coordinator",
-    "devices.processes",
-    "devices.process",
-    "out",
-    "resume",
-    "save.minutes",
-    "save.keep",
-    "profile",
-    "tensorboard",
-    "debug",
-    "data.archives",
-    "data.cache",
-)
-
-
-# At these values, options that came later are left out, so that the names of older cells and checkpoints hold.
-_AS_BEFORE = {"compute": "float32"}
-
-
-REPEATS = ("seed", "data.fold")
-"""What tells the runs of one configuration apart."""
-
-
 def decisive(options: Any) -> dict[str, Any]:
     """Return the options that decide a result, by dotted name."""
-    values = {path: value for path, _, value in leaves(options) if path not in _NOT_DECISIVE}
-    return {path: value for path, value in values.items() if value != _AS_BEFORE.get(path, ...)}
+    return {path: value for path, hint, value in leaves(options) if not any(mark.spares(value) for mark in marks(hint))}
 
 
 def changes(options: Any, default: Any) -> dict[str, Any]:
@@ -141,9 +144,15 @@ def changes(options: Any, default: Any) -> dict[str, Any]:
     return {path: value for path, value in decisive(options).items() if value != before.get(path, ...)}
 
 
+def repeats(options: Any) -> set[str]:
+    """Return the names of the options that tell the runs of one configuration apart, as `seed`."""
+    return {path for path, hint, _ in leaves(options) if REPEAT in marks(hint)}
+
+
 def changed(options: Any, default: Any) -> str:
     """Return the options that differ from the default, without seed and fold, as text: "a.b=3, c=4"."""
-    return in_words({path: value for path, value in changes(options, default).items() if path not in REPEATS})
+    apart = repeats(options)
+    return in_words({path: value for path, value in changes(options, default).items() if path not in apart})
 
 
 def in_words(values: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ def read(
         raise DataError(f"{path.name} has no rows: expected a header and at least one row.")
     if len(bad) * MOST_SKIPPED > len(bad) + len(examples):
         raise DataError(f"{len(bad)} of {len(bad) + len(examples)} rows are bad, more than 0.1 %; first: {bad[0]}")
-    classes = {example.label for example in examples}
+    classes = {example.target for example in examples}
     if not 2 <= len(classes) <= MOST_CLASSES:
         found = f"only {classes.pop()!r}" if len(classes) == 1 else f"{len(classes)}"
         raise DataError(f"{path.name}, column {columns[1]!r}: expected 2 to {MOST_CLASSES} classes, found {found}.")

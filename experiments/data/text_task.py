@@ -1,23 +1,20 @@
-"""Text classification: all that a task with texts and classes needs; a task file adds where the examples come from."""
+"""Tasks whose examples are texts with a target: all that they share; a task file adds where the examples come from."""
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import tyro
-from jax import Array
-from jaxtyping import Float
 
-from experiments.base.contracts import Batch
 from experiments.base.errors import DataError
-from experiments.base.options import Interval
-from experiments.data.corpus import Corpus
-from experiments.data.text import END, Example, Vocabulary, split_sentences, split_words
-from experiments.objectives.losses import cross_entropy, weighted_mean
-from experiments.objectives.metrics import Classification
+from experiments.base.options import NOT_DECISIVE, Interval, added
+from experiments.data.corpus import Corpus, SentenceShape, TextBatch, bucket_widths
+from experiments.data.targets import Classes, Targets
+from experiments.data.text import Example, Vocabulary, split_sentences, split_words
 
 SPLITS = ("train", "validation", "test")
 
@@ -35,20 +32,29 @@ class TextOptions:
     min_count: Annotated[int, Interval("[1, 1000000]")] = 2
     """A word seen less often in the training split is the unknown word."""
     sentences: bool = False
-    """Keep the end of a sentence as a word; the default is what the encoder needs."""
+    """Make batches of sentences; on for the encoders that read sentences, and only for them."""
+    shortest: Annotated[int, Interval("[1, 65536]"), added(8)] = 8
+    """A sentence of fewer words is read together with the next one: bounds the number of sentences."""
+    longest: Annotated[int, Interval("[1, 65536]"), added(32)] = 32
+    """A sentence of more words is cut into pieces of this many."""
 
-    def words_of(self, text: str) -> list[str]:
-        """Return the words of a text."""
-        return split_sentences(text) if self.sentences else split_words(text)
+    def words_of(self, text: str) -> list[list[str]]:
+        """Return the words of every sentence of a text; all in one where sentences are not asked for."""
+        return split_sentences(text) if self.sentences else [split_words(text)]
+
+    @property
+    def sentence_shape(self) -> SentenceShape | None:
+        """How sentences become rows; None where batches are of words."""
+        return SentenceShape(self.shortest, self.longest) if self.sentences else None
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceOptions(TextOptions):
     """Where an archive comes from."""
 
-    archives: Annotated[Path | None, tyro.conf.arg(aliases=["--archives"])] = None
+    archives: Annotated[Path | None, NOT_DECISIVE, tyro.conf.arg(aliases=["--archives"])] = None
     """Folder with upstream's archives; nothing is fetched when given."""
-    cache: Path = Path("~/.cache/lnpool")
+    cache: Annotated[Path, NOT_DECISIVE] = Path("~/.cache/lnpool")
     """Folder that fetched archives are kept in."""
 
 
@@ -62,54 +68,81 @@ class LongOptions(SourceOptions):
     """Words kept of a text; longer texts are cut and counted."""
 
 
-class TextClassification:
-    """A task whose examples carry one class each; see `experiments.base.contracts.Task`.
+class TextCodec:
+    """Texts to batches: a vocabulary, and the targets that the texts of the data set carry."""
 
-    A task file says what its `Options` are and how `examples` reads them.
+    def __init__(self, options: TextOptions, vocabulary: Vocabulary, targets: Targets):
+        self.options = options
+        self.vocabulary = vocabulary
+        self.targets = targets
+        self.sizes: dict[str, int | float] = {"words": len(vocabulary), **targets.sizes}
+
+    def corpus(self, texts: Iterable[list[list[str]]], targets: Any, widths: list[int]) -> Corpus:
+        """Return the batches of texts, which are given as the words of their sentences."""
+        encoded = [[self.vocabulary.encode(sentence) for sentence in text] for text in texts]
+        return Corpus(encoded, targets, widths, self.options.batch_size, self.options.sentence_shape)
+
+    def encode(self, records: Iterable[str]) -> Iterator[TextBatch]:
+        """Yield the texts, in their order, as batches of one shape; the last one is filled with rows of weight 0."""
+        texts = iter(records)
+        while some := list(islice(texts, self.options.batch_size)):
+            words = [self.options.words_of(text) for text in some]
+            yield from self.corpus(words, np.zeros(len(some), np.int32), [self.options.max_len]).in_order()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return words and targets."""
+        return {self.targets.key: self.targets.to_json(), "words": [*self.vocabulary.words]}
+
+
+class TextTask:
+    """A task of texts with a target each; see `experiments.base.contracts.Task`.
+
+    A task file says what its `Options` are, what its texts carry (`Targets`) and how `examples` reads them.
     """
 
     Options: ClassVar[type] = TextOptions
-    chosen_by = "accuracy"
+    Targets: ClassVar[type[Targets]] = Classes
+    objective: ClassVar[str] = "classify"
 
     @classmethod
     @abc.abstractmethod
     def examples(cls, options: Any) -> Iterable[Example]:
         """Return the examples of all splits."""
 
+    @classmethod
+    def codec_of(cls, options: TextOptions, stored: dict[str, Any]) -> TextCodec:
+        """Return the codec that a run has stored."""
+        return TextCodec(options, Vocabulary(stored["words"]), cls.Targets(stored[cls.Targets.key]))
+
     def __init__(self, options: TextOptions, examples: Iterable[Example] | None = None):
-        words: dict[str, list[list[str]]] = {split: [] for split in SPLITS}
-        classes: dict[str, list[str]] = {split: [] for split in SPLITS}
-        for text, label, split in self.examples(options) if examples is None else examples:
+        words: dict[str, list[list[list[str]]]] = {split: [] for split in SPLITS}
+        targets: dict[str, list[Any]] = {split: [] for split in SPLITS}
+        for text, target, split in self.examples(options) if examples is None else examples:
             words[split].append(options.words_of(text))
-            classes[split].append(label)
+            targets[split].append(target)
         for split in SPLITS:
             if not words[split]:
                 raise DataError(f"the {split} split has no examples: give the data more rows.")
-        self.labels = tuple(sorted(set().union(*classes.values())))
-        if len(self.labels) < 2:
-            raise DataError(f"every text has the class {self.labels[0]!r}: give texts of at least two classes.")
-        self.vocabulary = Vocabulary.count(words["train"], options.min_count, [END] if options.sentences else [])
-        widths = bucket_widths([len(text) for text in words["train"]], options.buckets, options.max_len)
+        fitted = self.Targets.fit(targets)
+        sentences = (sentence for text in words["train"] for sentence in text)
+        self.codec = TextCodec(options, Vocabulary.count(sentences, options.min_count), fitted)
+        lengths = [sum(map(len, text)) for text in words["train"]]
+        widths = bucket_widths(lengths, options.buckets, options.max_len)
         self.splits = {
-            split: Corpus(
-                [self.vocabulary.encode(text) for text in words[split]],
-                [self.labels.index(label) for label in classes[split]],
-                widths,
-                options.batch_size,
-            )
-            for split in SPLITS
+            split: self.codec.corpus(words[split], fitted.encode(targets[split]), widths) for split in SPLITS
         }
         self.steps_per_epoch = self.splits["train"].batches_per_epoch
 
     def describe(self) -> dict[str, Any]:
         """Return the sizes and the counts of cut and empty texts."""
-        facts: dict[str, Any] = {"classes": len(self.labels), "vocabulary": len(self.vocabulary)}
+        names = {"words": "vocabulary"}
+        facts: dict[str, Any] = {names.get(name, name): size for name, size in self.codec.sizes.items()}
         for name, corpus in self.splits.items():
             facts[name] = {"texts": len(corpus), "truncated": corpus.truncated, "empty": corpus.empty}
             facts[name]["digest"] = corpus.digest()
         return facts
 
-    def train_batch(self, seed: int, step: int) -> Batch:
+    def train_batch(self, seed: int, step: int) -> TextBatch:
         """Return the batch of a step."""
         return self.splits["train"].shuffled(seed, step)
 
@@ -117,27 +150,6 @@ class TextClassification:
         """Return which texts of the training split make the batch of a step."""
         return self.splits["train"].rows(seed, step)
 
-    def evaluation_batches(self, split: str) -> Iterator[Batch]:
+    def batches(self, split: str) -> Iterator[TextBatch]:
         """Yield every example of a split once."""
         return self.splits[split].in_order()
-
-    def loss(self, logits: Float[Array, "B C"], batch: Batch) -> Float[Array, ""]:
-        """Return the mean cross entropy."""
-        return weighted_mean(cross_entropy(logits, batch.labels), batch.weights)
-
-    def metrics(self, logits: Float[Array, "B C"], batch: Batch) -> Classification:
-        """Return the sums behind accuracy, macro-F1 and loss."""
-        return Classification.of(logits, batch.labels, batch.weights)
-
-
-def bucket_widths(lengths: Sequence[int], buckets: int, max_len: int) -> list[int]:
-    """Return widths that give every bucket about the same number of words; the last is `max_len`.
-
-    >>> bucket_widths([1, 2, 3, 4, 5, 5, 10, 30], buckets=3, max_len=32)
-    [5, 30, 32]
-    """
-    ordered = np.sort(lengths)
-    words = np.cumsum(ordered)
-    shares = np.arange(1, buckets) / buckets
-    inner = set(ordered[np.searchsorted(words, shares * words[-1])].tolist())
-    return sorted({width for width in inner if 0 < width < max_len} | {max_len})

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from experiments.base.contracts import Words
 from experiments.base.options import Interval
-from experiments.layers.words import VectorOptions, dropout
+from experiments.layers.masked import dropout
+from experiments.layers.words import VectorOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Bag(nnx.Module):
     """Word vectors as states."""
 
     Options: ClassVar[type] = BagOptions
+    causal: ClassVar[bool] = True
 
     def __init__(self, options: BagOptions, words: Words, *, rngs: nnx.Rngs):
         self.words = words

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 
 from experiments.base.contracts import Words
 from experiments.base.options import Interval
-from experiments.layers.words import VectorOptions, dropout
+from experiments.layers.masked import dropout
+from experiments.layers.words import VectorOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Transformer(nnx.Module):
     """One state a token, from all words of the text."""
 
     Options: ClassVar[type] = TransformerOptions
+    causal: ClassVar[bool] = False
 
     def __init__(self, options: TransformerOptions, words: Words, *, rngs: nnx.Rngs):
         if words.features % options.heads:

@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from experiments.base.options import Interval
-from experiments.layers.words import dropout
+from experiments.layers.masked import dropout
 
 
 @dataclasses.dataclass(frozen=True)

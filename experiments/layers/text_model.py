@@ -1,42 +1,52 @@
-"""The model of the figure: encoder -> pooler -> head."""
+"""What objectives begin with: the defaults of the contract, and the model of one encoder and one pooler."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Bool, Float, Int
 
-from experiments.base.contracts import Encoder, Intermediates, Pooler
-from experiments.layers.head import Head
-from experiments.layers.words import WordEmbedding
+from experiments.base.contracts import Batch, Encoder, Last, Mean, Outputs, Parts
 
 
-class TextClassifier(nnx.Module):
-    """A mask goes with the tokens to the encoder, and one comes with the states to the pooler.
+class Model(nnx.Module):
+    """The defaults of the contract of objectives (`experiments.base.contracts.Objective`)."""
 
-    The encoder computes in `dtype`; parameters are float32, and so is what poolers sum and all that the head does.
-    """
-
-    def __init__(self, encoder: Encoder, pooler: Pooler, head: Head, dtype: str = "float32"):
-        self.encoder = encoder
-        self.pooler = pooler
-        self.head = head
-        self.dtype = dtype
+    pools: ClassVar[bool] = True
+    term_weights: Mapping[str, float] = {}
 
     @property
-    def words(self) -> WordEmbedding:
-        """The word vectors, wherever in the encoder they are."""
-        return next(node for _, node in nnx.iter_graph(self) if isinstance(node, WordEmbedding))
+    def p(self) -> Any:
+        """The exponent, or exponents, of the poolers; None where they have none."""
+        return None
 
-    def __call__(
-        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
-    ) -> tuple[Float[Array, "B C"], Intermediates]:
-        """Return the logits and everything between: `states` and their `mask`, `pooled` and what the pooler shows."""
-        states, mask = in_dtype(self.encoder, self.dtype)(tokens, mask, rngs)
+    def scalars(self, outputs: Outputs, batch: Batch) -> Mapping[str, Mean | Last]:
+        """Log nothing beside the loss terms and the metrics."""
+        return {}
+
+
+class TextModel(Model):
+    """One encoder and one pooler; the mask goes with the tokens to the encoder, and one comes with the states.
+
+    The encoder computes in the dtype of the configuration; parameters are float32, and so is what poolers sum.
+    """
+
+    def __init__(self, parts: Parts, *, rngs: nnx.Rngs):
+        self.encoder = parts.encoder(rngs=rngs)
+        self.pooler = parts.pooler(self.encoder.features, rngs=rngs)
+        self.compute = parts.compute
+
+    @property
+    def p(self) -> Any:
+        """The exponent of the pooler; None where it has none."""
+        return getattr(self.pooler, "p", None)
+
+    def read(self, batch: Batch, rngs: nnx.Rngs | None) -> dict[str, Array]:
+        """Return `states` and their `mask`, `pooled` and the arrays of the pooler, as `attention`."""
+        states, mask = in_dtype(self.encoder, self.compute)(batch.tokens, batch.mask, rngs)
         pooled, shown = self.pooler(states, mask)
-        return self.head(pooled.astype(jnp.float32), rngs), {"states": states, "mask": mask, "pooled": pooled, **shown}
+        return {"states": states, "mask": mask, "pooled": pooled, **shown}
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Small layers that several parts share; randomness always comes in as an argument, no layer hides a state."""
+"""Word vectors, and the options of them that every encoder begins with."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from experiments.base.options import Interval
 from experiments.data.text import UNKNOWN
@@ -24,7 +24,7 @@ class VectorOptions:
     size_option: ClassVar[str] = "features"
     """The option that is the size of a word vector; vectors that are read bring their own."""
     reads_sentences: ClassVar[bool] = False
-    """Whether the encoder needs the ends of sentences among the words."""
+    """Whether the encoder reads batches of sentences."""
     vectors: str = RANDOM
     """Where word vectors start: random, glove, minilm (of packages), or a text file of GloVe, fastText or word2vec."""
     frozen: bool = False
@@ -43,32 +43,6 @@ class WordOptions(VectorOptions):
     """The option that is the size of a word vector."""
     embedding: Annotated[int, Interval("[1, 4096]")] = 96
     """Size of a word vector; vectors that are read bring their own."""
-
-
-def dropout(x: Float[Array, "*S"], rate: float, rngs: nnx.Rngs | None) -> Float[Array, "*S"]:
-    """Zero each element with probability `rate` and rescale the others; without `rngs` return `x`."""
-    if rngs is None or rate == 0:
-        return x
-    keep = jax.random.bernoulli(rngs.dropout(), 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), 0)
-
-
-def zero_padding(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T D"]:
-    """Replace padded positions by 0, so that nothing can leak from them."""
-    return jnp.where(mask[..., None], x, 0)
-
-
-def masked_mean(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
-    """Return the mean over the real tokens; 0 where a text has none."""
-    total = zero_padding(x, mask).sum(axis=1, dtype=jnp.promote_types(x.dtype, jnp.float32))
-    return total / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
-
-
-def masked_softmax(scores: Float[Array, "B T *F"], mask: Bool[Array, "B T"]) -> Float[Array, "B T *F"]:
-    """Return weights that sum to 1 over the real tokens, and are 0 at padding and in a text without tokens."""
-    mask = mask.reshape(mask.shape + (1,) * (scores.ndim - 2))
-    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    return jnp.where(mask, jax.nn.softmax(scores, axis=1), 0)
 
 
 class Frozen(nnx.Variable):

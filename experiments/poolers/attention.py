@@ -8,9 +8,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.base.contracts import Intermediates
+from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
-from experiments.layers.words import masked_softmax, zero_padding
+from experiments.layers.masked import masked_softmax, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,7 @@ class Attention(nnx.Module):
         self.query = nnx.Linear(options.hidden, 1, use_bias=False, rngs=rngs)
         self.features = features
 
-    def __call__(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B D"], Intermediates]:
+    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the weighted mean and its weights."""
         states = zero_padding(states, mask)
         weights = masked_softmax(self.query(jnp.tanh(self.project(states)))[..., 0], mask)

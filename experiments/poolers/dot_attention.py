@@ -8,8 +8,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.base.contracts import Intermediates
-from experiments.layers.words import masked_softmax, zero_padding
+from experiments.base.contracts import Outputs
+from experiments.layers.masked import masked_softmax, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +26,7 @@ class DotAttention(nnx.Module):
         self.query = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (features,)))
         self.features = features
 
-    def __call__(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B D"], Intermediates]:
+    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the weighted mean and its weights."""
         states = zero_padding(states, mask)
         weights = masked_softmax(states @ self.query[...] / jnp.sqrt(self.features), mask)

@@ -11,9 +11,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.base.contracts import Intermediates
+from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
-from experiments.layers.words import masked_softmax, zero_padding
+from experiments.layers.masked import masked_softmax, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,7 @@ class LatentQuery(nnx.Module):
         self.out = nnx.Linear(features, features, use_bias=False, rngs=rngs)
         self.features = features
 
-    def __call__(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B D"], Intermediates]:
+    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the projected weighted means of the heads, and the weights."""
         states = zero_padding(states, mask)
         query = self.query[...]

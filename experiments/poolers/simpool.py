@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 
 import lnpool
 from experiments.base import devices
-from experiments.base.contracts import Intermediates
+from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
-from experiments.layers.words import masked_mean, zero_padding
+from experiments.layers.masked import masked_mean, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +42,7 @@ class SimPool(nnx.Module):
         self.scale_limit = options.scale_limit
         self.features = features
 
-    def __call__(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B D"], Intermediates]:
+    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the weighted power mean and its weights."""
         query, keys = self.query(masked_mean(states, mask)), self.key(zero_padding(states, mask))
         scores = jnp.einsum("bk,btk->bt", query, keys) / jnp.sqrt(query.shape[1])

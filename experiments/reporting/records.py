@@ -14,9 +14,8 @@ import numpy as np
 
 from experiments.base.errors import DataError, UsageError
 from experiments.base.json_files import object_of, read_object, text_of
-from experiments.base.options import REPEATS, in_words
-from experiments.run.config import Config, command_line, config_changes, from_json
-from experiments.run.trained import CONFIG
+from experiments.base.options import in_words, repeats
+from experiments.run.config import CONFIG, Config, command_line, config_changes, from_json
 from experiments.storage.run_folder import ENVIRONMENT, FAILURE, METRICS, SUMMARY
 
 
@@ -189,7 +188,7 @@ def _config(path: Path, text: str) -> Config:
 
 
 def _key(config: Config) -> Key:
-    changes = {path: value for path, value in config_changes(config).items() if path not in REPEATS}
+    changes = {path: value for path, value in config_changes(config).items() if path not in repeats(config)}
     pool = {path: value for path, value in changes.items() if path.startswith("pool.")}
     setting = {path: value for path, value in changes.items() if not path.startswith("pool.")}
     return Key(config.task, config.encoder, config.pooler, in_words(setting), in_words(pool))

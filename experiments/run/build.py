@@ -4,21 +4,18 @@ import sys
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 from flax import nnx
 
-from experiments.base.contracts import Task
+from experiments.base.contracts import Encoder, Objective, Pooler, Sizes, Task, Words
 from experiments.base.errors import UsageError
 from experiments.data import vectors
 from experiments.data.text import UNKNOWN, Vocabulary
 from experiments.data.text_task import SourceOptions
 from experiments.encoders import ENCODERS
-from experiments.layers.head import Head
-from experiments.layers.text_model import TextClassifier, is_exponent
 from experiments.layers.words import RANDOM, WordEmbedding
+from experiments.objectives import OBJECTIVES
 from experiments.poolers import POOLERS
-from experiments.run.config import Config, OptimOptions
+from experiments.run.config import Config
 from experiments.tasks import TASKS
 
 _STREAMS = ("init", "dropout")
@@ -34,71 +31,73 @@ def task(config: Config) -> Task:
     return TASKS[config.task](config.data)
 
 
-def model(config: Config, vocabulary_size: int, classes: int) -> TextClassifier:
-    """Return the model with its initial parameters."""
-    if config.encode.reads_sentences and not getattr(config.data, "sentences", False):
-        raise UsageError(f"the encoder {config.encoder} needs the ends of sentences: give --data.sentences.")
-    rngs = nnx.Rngs(params=stream(config.seed, "init"))
-    words = WordEmbedding(config.encode, vocabulary_size, rngs=rngs)
+class ConfiguredParts:
+    """Makes the encoder and the pooler of a configuration; see `experiments.base.contracts.Parts`."""
+
+    def __init__(self, config: Config, sizes: Sizes):
+        self.compute = config.compute
+        self.embeddings: list[WordEmbedding] = []
+        """The word vectors of all encoders that were made."""
+        self._config = config
+        self._sizes = sizes
+
+    def words(self, *, rngs: nnx.Rngs) -> WordEmbedding:
+        """Return new word vectors."""
+        embedding = WordEmbedding(self._config.encode, int(self._sizes["words"]), rngs=rngs)
+        self.embeddings.append(embedding)
+        return embedding
+
+    def encoder(self, words: Words | None = None, *, rngs: nnx.Rngs) -> Encoder:
+        """Return a new encoder, of given word vectors or of its own."""
+        words = self.words(rngs=rngs) if words is None else words
+        return ENCODERS[self._config.encoder](self._config.encode, words, rngs=rngs)
+
+    def pooler(self, features: int, *, rngs: nnx.Rngs) -> Pooler:
+        """Return a new pooler of states of the given size."""
+        return POOLERS[self._config.pooler](self._config.pool, features, rngs=rngs)
+
+
+def objective(config: Config, sizes: Sizes) -> tuple[Objective, list[WordEmbedding]]:
+    """Return the objective with its initial parameters, and the word vectors in it."""
+    kind = OBJECTIVES[config.objective]
+    lacking = [name for name in kind.needs if name not in sizes]
+    if lacking:
+        fitting = [name for name, other in OBJECTIVES.items() if set(other.needs) <= sizes.keys()]
+        raise UsageError(
+            f"the objective {config.objective} needs {' and '.join(lacking)}, which the task {config.task} has not: "
+            f"choose --objective {' or '.join(fitting)}."
+        )
+    reads_sentences = config.encode.reads_sentences
+    if reads_sentences != getattr(config.data, "sentences", False):
+        advice = "give --data.sentences" if reads_sentences else "leave out --data.sentences"
+        raise UsageError(f"the encoder {config.encoder} reads {_SHAPES[reads_sentences]}: {advice}.")
+    parts, rngs = ConfiguredParts(config, sizes), nnx.Rngs(params=stream(config.seed, "init"))
     try:
-        encoder = ENCODERS[config.encoder](config.encode, words, rngs=rngs)
-        pooler = POOLERS[config.pooler](config.pool, encoder.features, rngs=rngs)
+        model = kind(config.head, sizes, parts, rngs=rngs)
     except ValueError as error:
         raise UsageError(f"{config.encoder} with {config.pooler}: {error}") from error
-    head = Head(config.head, pooler.features, classes, rngs=rngs)
-    return TextClassifier(encoder, pooler, head, config.compute)
+    return model, parts.embeddings
 
 
-def read_vectors(model: TextClassifier, config: Config, vocabulary: Vocabulary) -> None:
-    """Set the word vectors that the configuration names, and say how many words of the vocabulary have one."""
-    source, words = config.encode.vectors, model.words
+_SHAPES = {True: "batches of sentences", False: "batches of words"}
+
+
+def read_vectors(embeddings: list[WordEmbedding], config: Config, codec: Any) -> float | None:
+    """Set the word vectors that the configuration names; return the share of the vocabulary that has one, and say it.
+
+    None where all word vectors are random.
+    """
+    source = config.encode.vectors
     if source == RANDOM:
-        return
+        return None
+    vocabulary: Vocabulary = codec.vocabulary
     folders = getattr(config.data, "archives", None), getattr(config.data, "cache", SourceOptions.cache)
     places, table = vectors.read(source, vocabulary.words, *folders)
-    if table.shape[1] != words.features:
-        raise UsageError(f"{source} has vectors of {table.shape[1]} numbers, the model takes {words.features}.")
-    words.fill(places + UNKNOWN + 1, table)
-    words.found = len(places) / len(vocabulary.words)
-    known = f"{len(places)} of {len(vocabulary.words)} words of the vocabulary ({words.found:.1%})"
-    print(f"{source}: vectors of {words.features} numbers for {known}", file=sys.stderr)
-
-
-def schedule(options: OptimOptions, steps: int) -> optax.Schedule:
-    """Return the step size: a linear rise, then a linear descent to zero."""
-    rise = round(options.warmup * steps)
-    return optax.schedules.join_schedules(
-        [
-            optax.schedules.linear_schedule(0, options.learning_rate, rise),
-            optax.schedules.linear_schedule(options.learning_rate, 0, max(steps - rise, 1)),
-        ],
-        [rise],
-    )
-
-
-def optimizer(options: OptimOptions, parameters: Any, steps: int) -> optax.GradientTransformation:
-    """Return AdamW; exponents learn `p_multiplier` times faster, and neither they nor vectors decay."""
-    exponents = jax.tree_util.tree_map_with_path(lambda path, _: is_exponent(path), parameters)
-    decayed = jax.tree.map(lambda leaf, exponent: leaf.ndim > 1 and not exponent, parameters, exponents)
-    steps = max(steps // options.accumulate, 1)
-    update = optax.chain(
-        optax.clip_by_global_norm(options.clip),
-        optax.scale_by_adam(),
-        optax.add_decayed_weights(options.weight_decay, mask=decayed),
-        optax.masked(optax.scale(options.p_multiplier), exponents),
-        optax.scale_by_learning_rate(schedule(options, steps)),
-    )
-    if options.accumulate == 1:
-        return update
-    return optax.MultiSteps(update, options.accumulate).gradient_transformation()
-
-
-def average(options: OptimOptions, parameters: Any, before: Any, step: jax.Array) -> Any:
-    """Return the moving average of the parameters after a step, None where there is none.
-
-    Young averages forget faster, at (1 + step) / (10 + step), so that the initial values do not stay in them.
-    """
-    if before is None:
-        return None
-    decay = jnp.minimum(options.average, (1 + step) / (10 + step))
-    return optax.incremental_update(parameters, before, 1 - decay)
+    for words in embeddings:
+        if table.shape[1] != words.features:
+            raise UsageError(f"{source} has vectors of {table.shape[1]} numbers, the model takes {words.features}.")
+        words.fill(places + UNKNOWN + 1, table)
+    found = len(places) / len(vocabulary.words)
+    known = f"{len(places)} of {len(vocabulary.words)} words of the vocabulary ({found:.1%})"
+    print(f"{source}: vectors of {table.shape[1]} numbers for {known}", file=sys.stderr)
+    return found

@@ -10,12 +10,24 @@ from experiments.base.command_line import parse
 from experiments.base.devices import DeviceOptions
 from experiments.base.errors import UsageError, unknown
 from experiments.base.json_files import NO_JSON
-from experiments.base.options import Interval, as_arguments, changes, flag, from_dict, to_dict, validate
+from experiments.base.options import (
+    NOT_DECISIVE,
+    REPEAT,
+    Interval,
+    added,
+    as_arguments,
+    changes,
+    flag,
+    from_dict,
+    to_dict,
+    validate,
+)
 from experiments.data import vectors
 from experiments.encoders import ENCODERS
-from experiments.layers.head import HeadOptions
 from experiments.layers.words import RANDOM
+from experiments.objectives import OBJECTIVES
 from experiments.poolers import POOLERS
+from experiments.run.optimiser import OptimOptions
 from experiments.tasks import TASKS
 
 CONFIG = "config.json"
@@ -23,62 +35,51 @@ CONFIG = "config.json"
 Data = TypeVar("Data")
 Encode = TypeVar("Encode")
 Pool = TypeVar("Pool")
+Head = TypeVar("Head")
+
+NO_POOLER = "none"
+"""The pooler of an objective that does not pool."""
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimOptions:
-    """AdamW with warm-up, then a linear descent to zero."""
-
-    learning_rate: Annotated[float, Interval("(0, 1]")] = 3e-3
-    """Largest step size."""
-    p_multiplier: Annotated[float, Interval("[0, 1000]")] = 10.0
-    """The exponent learns this many times faster than the other parameters; it is never decayed. 0 freezes it."""
-    weight_decay: Annotated[float, Interval("[0, 10]")] = 0.1
-    """Decoupled decay of matrices, times the step size."""
-    warmup: Annotated[float, Interval("[0, 1)")] = 0.1
-    """Share of all steps before the step size is at its largest."""
-    clip: Annotated[float, Interval("(0, 1e9]")] = 1.0
-    """Largest norm of the whole gradient."""
-    average: Annotated[float, Interval("[0, 1)")] = 0.0
-    """Decay a step of a moving average of the parameters, which is then what is validated and tested; 0 has none."""
-    accumulate: Annotated[int, Interval("[1, 100000]")] = 1
-    """Batches whose gradients are averaged for one update of the parameters; a step is still one batch."""
-    bad_steps: Annotated[int, Interval("[1, 1000000]")] = 10
-    """A step whose loss, gradient or result is not finite changes nothing; so many in a row end the run."""
+class NoPoolerOptions:
+    """The objective does not pool."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SaveOptions:
     """Checkpoints, from which `--resume` goes on."""
 
-    minutes: Annotated[float, Interval("[0, 100000]")] = 5.0
+    minutes: Annotated[float, Interval("[0, 100000]"), NOT_DECISIVE] = 5.0
     """Time between checkpoints: what a crash can cost; 0 saves every step."""
-    keep: Annotated[int, Interval("[1, 1000]")] = 2
+    keep: Annotated[int, Interval("[1, 1000]"), NOT_DECISIVE] = 2
     """Checkpoints kept, the newest ones; all are deleted when the run is finished."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Generic[Data, Encode, Pool]):
-    """Train a text classifier: encoder -> pooler -> head.
+class Config(Generic[Data, Encode, Pool, Head]):
+    """Train a text encoder on a task.
 
-    The groups data, encode and pool belong to the chosen task, encoder and pooler: `--pooler attention --help` shows
-    the options of that pooler.
+    The groups data, encode, pool and head belong to the chosen task, encoder, pooler and objective:
+    `--pooler attention --help` shows the options of that pooler.
     """
 
     data: Data
     encode: Encode
     pool: Pool
-    head: HeadOptions = dataclasses.field(default_factory=HeadOptions)
+    head: Head
     optim: OptimOptions = dataclasses.field(default_factory=OptimOptions)
     save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
     devices: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
     task: str = "wordnet"
-    """What to learn; one of the names in experiments/tasks."""
+    """The data; one of the names in experiments/tasks."""
     encoder: str = "bigru"
     """What turns words into states; one of the names in experiments/encoders."""
     pooler: str = "learned_norm"
     """What turns states into one vector; one of the names in experiments/poolers."""
-    seed: Annotated[int, Interval("[0, 4294967295]")] = 0
+    objective: Annotated[str, added("classify")] = "classify"
+    """What is learned from a batch; one of the names in experiments/objectives. The default is that of the task."""
+    seed: Annotated[int, Interval("[0, 4294967295]"), REPEAT] = 0
     """Decides initial values, dropout and the order of the data."""
     epochs: Annotated[int, Interval("[1, 10000]")] = 4
     """Passes over the training split."""
@@ -86,17 +87,17 @@ class Config(Generic[Data, Encode, Pool]):
     """Validations an epoch; the parameters of the best one are tested and saved."""
     patience: Annotated[int, Interval("[0, 100000]")] = 0
     """Stop after this many validations in a row without a new best one; 0 never stops early."""
-    compute: Literal["float32", "bfloat16"] = "float32"
+    compute: Annotated[Literal["float32", "bfloat16"], added("float32")] = "float32"
     """Dtype in which the encoder computes; parameters, pooling, head and optimiser are float32."""
-    out: Path | None = None
+    out: Annotated[Path | None, NOT_DECISIVE] = None
     """Run folder, new or empty; runs/<task>-<encoder>-<pooler>-seed<seed>-<time> when not given."""
-    resume: Path | None = None
+    resume: Annotated[Path | None, NOT_DECISIVE] = None
     """Go on with the run of this folder, bit for bit; the folder says everything but --devices, so give no others."""
-    profile: bool = False
+    profile: Annotated[bool, NOT_DECISIVE] = False
     """Trace ten training steps into the folder `profile` of the run, for TensorBoard or xprof."""
-    tensorboard: bool = False
+    tensorboard: Annotated[bool, NOT_DECISIVE] = False
     """Write the records of `metrics.jsonl` for TensorBoard too, into the folder `tensorboard` of the run."""
-    debug: bool = False
+    debug: Annotated[bool, NOT_DECISIVE] = False
     """Show the traceback of an error."""
 
 
@@ -111,19 +112,40 @@ class Resumed:
     """Show the traceback of an error."""
 
 
-def default_config(task: str = "wordnet", encoder: str = "bigru", pooler: str = "learned_norm") -> Config:
-    """Return the configuration of a choice with every option at its default."""
-    for kind, name, table in (("task", task, TASKS), ("encoder", encoder, ENCODERS), ("pooler", pooler, POOLERS)):
-        if not isinstance(name, str) or name not in table:
-            raise unknown(kind, str(name), table)
-    data, encode = TASKS[task].Options(), ENCODERS[encoder].Options()
+NAMES = ("task", "encoder", "pooler", "objective")
+"""The options that decide which other options exist."""
+
+
+def default_config(
+    task: str = "wordnet", encoder: str = "bigru", pooler: str | None = None, objective: str | None = None
+) -> Config:
+    """Return the configuration of a choice with every option at its default.
+
+    The objective is that of the task unless given; the pooler is `learned_norm`, or none where the objective has none.
+    """
+    task_type, encoder_type = _looked_up("task", task, TASKS), _looked_up("encoder", encoder, ENCODERS)
+    objective = task_type.objective if objective is None else objective
+    objective_type = _looked_up("objective", objective, OBJECTIVES)
+    pooler = ("learned_norm" if objective_type.pools else NO_POOLER) if pooler is None else pooler
+    if not objective_type.pools and pooler != NO_POOLER:
+        raise UsageError(f"the objective {objective} does not pool: leave out --pooler {pooler}.")
+    pool = _looked_up("pooler", pooler, POOLERS).Options() if objective_type.pools else NoPoolerOptions()
+    data, encode = task_type.Options(), encoder_type.Options()
     if encode.reads_sentences and hasattr(data, "sentences"):
         data = dataclasses.replace(data, sentences=True)
-    return Config(task=task, encoder=encoder, pooler=pooler, data=data, encode=encode, pool=POOLERS[pooler].Options())
+    return Config(data, encode, pool, objective_type.Options(), task=task, encoder=encoder, pooler=pooler,
+                  objective=objective)  # fmt: skip
+
+
+def _looked_up(kind: str, name: Any, table: dict[str, Any]) -> Any:
+    """Return the row of a table, or raise UsageError with the nearest name."""
+    if not isinstance(name, str) or name not in table:
+        raise unknown(kind, str(name), table)
+    return table[name]
 
 
 class _Names(argparse.ArgumentParser):
-    """Reads only the three names, because they decide which options exist."""
+    """Reads only the names of parts, because they decide which options exist."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
@@ -141,8 +163,10 @@ def parse_args(arguments: list[str]) -> Config:
     """Return the configuration of a command line."""
     if folder := chosen_names(arguments, "resume"):
         return _resumed(Path(folder["resume"]), arguments)
-    default = default_config(**chosen_names(arguments, "task", "encoder", "pooler"))
-    config_type: Any = Config[type(default.data), type(default.encode), type(default.pool)]  # type: ignore[misc]
+    default = default_config(**chosen_names(arguments, *NAMES))
+    groups = (type(group) for group in (default.data, default.encode, default.pool, default.head))
+    generic: Any = Config
+    config_type = generic[tuple(groups)]
     config = parse(config_type, arguments, program="python -m experiments.train", default=default)
     return completed(config)
 
@@ -179,12 +203,16 @@ def _resumed(folder: Path, arguments: list[str]) -> Config:
 
 def config_changes(config: Config) -> dict[str, Any]:
     """Return the options that differ from the default of the chosen task, encoder and pooler."""
-    return changes(config, default_config(config.task, config.encoder, config.pooler))
+    return changes(config, default_config(*(getattr(config, name) for name in NAMES)))
 
 
 def command_line(config: Config) -> list[str]:
     """Return the arguments of `experiments.train` that make this configuration; where its data lie is left out."""
-    names = {name: getattr(config, name) for name in ("task", "encoder", "pooler", "seed")}
+    names = {name: getattr(config, name) for name in ("task", "encoder", "pooler", "objective", "seed")}
+    if config.objective == TASKS[config.task].objective:
+        del names["objective"]
+    if config.pooler == NO_POOLER:
+        del names["pooler"]
     return as_arguments(names | config_changes(config))
 
 
@@ -201,7 +229,7 @@ def from_json(text: str | bytes) -> Config:
         raise UsageError(f"the configuration is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"the configuration must be a JSON object, got {type(values).__name__}.")
-    names = {key: values[key] for key in ("task", "encoder", "pooler") if key in values}
+    names = {key: values[key] for key in NAMES if key in values}
     config = from_dict(default_config(**names), values)
     validate(config)
     return config

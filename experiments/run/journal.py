@@ -1,8 +1,9 @@
-"""What a run remembers while it trains: validations, the best of them; the one place that writes records."""
+"""What a run remembers while it trains: validations and the best of them. Records are written here and nowhere else."""
 
 import math
 import shutil
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,20 @@ from flax import nnx
 from tensorboardX import SummaryWriter
 
 from experiments.base import devices
-from experiments.base.contracts import Task
+from experiments.base.contracts import Last, Mean
+from experiments.run.diagnostics import numbers
 from experiments.run.progress import Progress
 from experiments.storage.run_folder import METRICS, RunFolder
 
 SKIPPED = "skipped.jsonl"
+
+
+class Rules(NamedTuple):
+    """What a journal must know of a run: the length of an epoch, and which validation is the best."""
+
+    steps_per_epoch: int
+    chosen_by: tuple[str, str]
+    """A metric, and "max" or "min"."""
 
 
 class Journal:
@@ -24,12 +34,13 @@ class Journal:
     A record holds nothing that the clock decides, so the file is the same however often the run was interrupted.
     """
 
-    def __init__(self, task: Task, folder: RunFolder, progress: Progress, tensorboard: bool = False):
-        self._task = task
+    def __init__(self, rules: Rules, folder: RunFolder, progress: Progress, tensorboard: bool = False):
+        self._rules = rules
         self._folder = folder
         self._progress = progress
         self._board = self._new_board() if tensorboard and devices.is_first() else None
         self._losses: list[float] = []
+        self._scalars: dict[str, list[float]] = {}
         self.tokens = 0
         self.steps = 0
         self.records: list[dict[str, Any]] = []
@@ -42,9 +53,12 @@ class Journal:
         """Number of validations since the best one."""
         return len(self.records) - 1 - self.records.index(self.best_record)
 
-    def step(self, loss: float, tokens: int) -> None:
-        """Note a training step."""
+    def step(self, loss: float, tokens: int, scalars: Mapping[str, Mean | Last]) -> None:
+        """Note a training step with its loss and the scalars that the objective logs."""
         self._losses.append(loss)
+        for name, value in numbers(scalars).items():
+            earlier = [] if isinstance(scalars[name], Last) else self._scalars.get(name, [])
+            self._scalars[name] = [*earlier, value]
         self._count(tokens)
 
     def skip(self, step: int, tokens: int, reason: str, loss: float, rows: list[int], limit: int) -> str:
@@ -67,10 +81,12 @@ class Journal:
     def validation(self, step: int, scores: dict[str, float], parameters: nnx.State, p: Any) -> None:
         """Note the scores, the exponent if there is one, and the mean training loss since the last validation."""
         train_loss = float(np.mean(self._losses)) if self._losses else None
-        record = {"step": step, "epoch": step / self._task.steps_per_epoch, "train_loss": train_loss, **scores}
+        record = {"step": step, "epoch": step / self._rules.steps_per_epoch, "train_loss": train_loss}
+        record |= {f"train_{name}": float(np.mean(values)) for name, values in self._scalars.items()}
+        record |= scores
         if p is not None:
             record["p"] = np.asarray(p, float).tolist()
-        self._losses = []
+        self._losses, self._scalars = [], {}
         self.records.append(record)
         self._folder.append(METRICS, record)
         self._show(record)
@@ -82,14 +98,14 @@ class Journal:
 
     def snapshot(self) -> dict[str, Any]:
         """Return all that `restore` needs, but the best parameters, as JSON can hold it."""
-        kept = ("tokens", "steps", "records", "skipped", "_losses")
+        kept = ("tokens", "steps", "records", "skipped", "_losses", "_scalars")
         return {name.lstrip("_"): getattr(self, name) for name in kept}
 
     def restore(self, snapshot: dict[str, Any], best_parameters: nnx.State) -> None:
         """Become what the journal of a snapshot was, or a new one, and make the files say the same."""
         self.tokens, self.steps = snapshot.get("tokens", 0), snapshot.get("steps", 0)
         self.records, self.skipped = snapshot.get("records", []), snapshot.get("skipped", [])
-        self._losses = snapshot.get("losses", [])
+        self._losses, self._scalars = snapshot.get("losses", []), snapshot.get("scalars", {})
         self.best_parameters = best_parameters
         for name, records in ((METRICS, self.records), (SKIPPED, self.skipped)):
             self._folder.replace(name, records)
@@ -101,8 +117,11 @@ class Journal:
 
     def _is_best(self, record: dict[str, Any]) -> bool:
         """Tell whether a validation is better than all before."""
-        chosen_by = self._task.chosen_by
-        return not self.best_record or record[chosen_by] > self.best_record[chosen_by]
+        name, mode = self._rules.chosen_by
+        if not self.best_record:
+            return True
+        new, best = record[name], self.best_record[name]
+        return new > best if mode == "max" else new < best
 
     def _count(self, tokens: int) -> None:
         """Count a step."""

@@ -1,6 +1,7 @@
 """Progress of the first process on stderr: a bar on a terminal, plain lines elsewhere; stdout stays for results."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -9,9 +10,10 @@ from experiments.base import devices
 
 
 class Progress:
-    """Counts steps and shows the last validation."""
+    """Counts steps and shows the loss, the exponent and the chosen metrics of the last validation."""
 
-    def __init__(self, steps: int):
+    def __init__(self, steps: int, shown: Mapping[str, str]):
+        self._shown = shown
         self._says = devices.is_first()
         is_shown = self._says and sys.stderr.isatty()
         self._bar = tqdm(total=steps, unit="step", file=sys.stderr, disable=not is_shown, dynamic_ncols=True)
@@ -28,7 +30,7 @@ class Progress:
 
     def validation(self, record: dict[str, Any]) -> None:
         """Show a validation."""
-        numbers = {"loss": record["loss"], "accuracy": record["accuracy"]}
+        numbers = {"loss": record["loss"], **{label: record[name] for name, label in self._shown.items()}}
         if isinstance(record.get("p"), float):
             numbers["p"] = record["p"]
         shown = ", ".join(f"{name} {number:.4g}" for name, number in numbers.items())

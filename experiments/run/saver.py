@@ -18,12 +18,12 @@ from experiments.base.errors import DataError, SaveError, StoppedError
 from experiments.base.options import decisive
 from experiments.run.clock import Clock
 from experiments.run.config import Config
+from experiments.run.environment import environment
 from experiments.run.journal import Journal
 from experiments.run.progress import Progress
 from experiments.run.signals import Stop
 from experiments.run.step import State
 from experiments.storage import checkpoints
-from experiments.storage.run_folder import environment
 
 FAILURES = 3
 """Saves that may fail in a row before the run ends."""
@@ -33,7 +33,7 @@ NOTHING = -1
 
 def circumstances(config: Config, task: Task) -> dict[str, Any]:
     """Return what must be the same when a run goes on (options, data), and what should be (versions)."""
-    words = hashlib.sha256("\n".join([*task.labels, *task.vocabulary.words]).encode()).hexdigest()
+    words = hashlib.sha256(json.dumps(task.codec.to_json()).encode()).hexdigest()
     facts = {
         "options": {name: str(value) for name, value in decisive(config).items()},
         "data": {"words": words, **task.describe()},
@@ -59,7 +59,7 @@ class Saver:
 
     def restore(self, state: State, journal: Journal) -> State:
         """Return the newest good state of the folder, with the journal as it was then; the given ones if none is."""
-        step = devices.largest(self._newest() if devices.is_first() else NOTHING)
+        step = devices.agree(self._newest() if devices.is_first() else NOTHING)
         if step == NOTHING:
             self._progress.say("there is no checkpoint: the run starts at step 0.")
             journal.restore({}, state.parameters)
@@ -83,20 +83,24 @@ class Saver:
             self._progress.say(sentence)
         return NOTHING if path is None else int(path.name)
 
-    def after(self, step: int, state: State, journal: Journal) -> None:
-        """Save after a step if it is time; if a signal has come, save and raise StoppedError.
+    def request(self) -> int:
+        """Return what this process wants after the step that comes: 0 nothing, 1 a checkpoint, else a signal."""
+        if self._stop.requested:
+            return signal.Signals[self._stop.requested]
+        return int(time.monotonic() - self._last >= 60 * self._options.minutes)
 
-        It is time, or a signal has come, for all processes as soon as for one.
+    def serve(self, request: int, step: int, state: State, journal: Journal) -> None:
+        """Save where a checkpoint is requested; where a signal is, save and raise StoppedError.
+
+        All processes must call this with the same request after the same step.
         """
-        due = time.monotonic() - self._last >= 60 * self._options.minutes
-        wish = devices.largest(signal.Signals[self._stop.requested] if self._stop.requested else due)
-        if not wish:
+        if not request:
             return
-        asked = signal.Signals(wish).name if wish > 1 else None  # there is no signal 1 among SIGNALS
         if step != self._saved:
             with self._clock.measure("save"):
                 self.save(step, state, journal)
-        if asked is not None:
+        if request > 1:  # there is no signal 1 among SIGNALS
+            asked = signal.Signals(request).name
             if step != self._saved:
                 raise SaveError(f"stopped by {asked} at step {step}, which could not be saved; {self._good()}.")
             raise StoppedError(f"stopped by {asked} at step {step}, which is saved: go on with --resume {self._run}")
@@ -104,9 +108,9 @@ class Saver:
     def save(self, step: int, state: State, journal: Journal) -> None:
         """Save a step; a failure is told and only the third in a row ends the run."""
         self._last = time.monotonic()
-        tree = devices.on_host((state, journal.best_parameters))
+        tree = devices.gather((state, journal.best_parameters))
         error = self._write(step, tree, journal) if devices.is_first() else None
-        if devices.largest(error is not None):
+        if devices.agree(error is not None):
             self._failures += 1
             reason = " ".join(str(error or "process 0 says why").split())[:200]
             sentence = f"step {step} could not be saved ({reason}); {self._good()}"

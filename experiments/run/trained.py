@@ -1,75 +1,54 @@
-"""Parameters on disk, and a run folder back to a model. Nothing here can execute what a file says: no pickle."""
+"""A trained run back in memory, from its folder alone."""
 
-import os
-import zipfile
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from flax import nnx
 
-from experiments.base.errors import DataError
+from experiments.base.contracts import Batch, Codec, Objective, Outputs
 from experiments.base.json_files import read_object
-from experiments.data.corpus import Corpus
-from experiments.data.text import Vocabulary
-from experiments.layers.text_model import TextClassifier, leaf_name
 from experiments.run import build
 from experiments.run.config import CONFIG, Config, from_json
-
-PARAMETERS, VOCABULARY = "parameters.npz", "vocabulary.json"
-
-
-def save_parameters(path: Path, parameters: nnx.State) -> None:
-    """Write every parameter, frozen ones too, under its dotted name."""
-    leaves = jax.tree_util.tree_leaves_with_path(parameters)
-    arrays: dict[str, Any] = {leaf_name(where): np.asarray(leaf) for where, leaf in leaves}
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        np.savez(file, **arrays)
-    os.replace(partial, path)
+from experiments.storage.parameters import PARAMETERS, load_parameters
+from experiments.storage.run_folder import VOCABULARY
+from experiments.tasks import TASKS
 
 
-def load_parameters(path: Path, expected: nnx.State) -> nnx.State:
-    """Read parameters whose names and shapes are those of `expected`."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path.name} cannot be read: {error}") from None
-    leaves, structure = jax.tree_util.tree_flatten_with_path(expected)
-    shapes = {leaf_name(where): leaf.shape for where, leaf in leaves}
-    for name in shapes.keys() ^ arrays.keys():
-        raise DataError(f"{path.name} {'lacks' if name in shapes else 'has an unexpected'} parameter {name!r}.")
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            raise DataError(f"{path.name}: parameter {name!r} has shape {arrays[name].shape}, expected {shape}.")
-    return jax.tree.unflatten(structure, [jax.numpy.asarray(arrays[name]) for name in shapes])
-
-
-class Run(NamedTuple):
-    """A trained model with all that its use needs."""
+class Trained(NamedTuple):
+    """A trained objective with all that its use needs."""
 
     config: Config
-    model: TextClassifier
-    vocabulary: Vocabulary
-    labels: tuple[str, ...]
+    objective: Objective
+    codec: Codec
 
-    def predict(self, texts: Sequence[str]) -> list[str]:
-        """Return the class of every text."""
-        encoded = [self.vocabulary.encode(self.config.data.words_of(text)) for text in texts]
-        corpus = Corpus(encoded, [0] * len(texts), [self.config.data.max_len], len(texts))
-        batch = next(corpus.in_order())
-        logits, _ = self.model(batch.tokens, batch.mask)
-        return [self.labels[index] for index in np.asarray(logits).argmax(-1)]
+    def outputs(self, records: Iterable[Any]) -> Iterator[tuple[Batch, Outputs]]:
+        """Yield the batches of records, as texts, and what the objective computes of each, without noise."""
+        run = jax.jit(partial(_outputs, nnx.graphdef(self.objective)))
+        state = nnx.state(self.objective)
+        for batch in self.codec.encode(records):
+            yield batch, run(state, batch)
+
+    def predict(self, records: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        """Yield one readable prediction a record, in their order: `{"label": "plant", "probability": 0.93}`."""
+        for batch, outputs in self.outputs(records):
+            predictions = jax.device_get(self.objective.predict(outputs))
+            real = int(batch.weights.sum())
+            yield from self.objective.records(jax.tree.map(operator.itemgetter(slice(real)), predictions), self.codec)
 
 
-def load_run(folder: Path) -> Run:
-    """Rebuild the model of a run from its folder alone."""
+def _outputs(graph: Any, state: nnx.State, batch: Batch) -> Outputs:
+    return nnx.merge(graph, state)(batch)
+
+
+def load_run(folder: Path | str) -> Trained:
+    """Return the model of a finished run."""
+    folder = Path(folder)
     config = from_json((folder / CONFIG).read_bytes())
-    stored = read_object(folder / VOCABULARY)
-    vocabulary, labels = Vocabulary(stored["words"]), tuple(stored["labels"])
-    model = build.model(config, len(vocabulary), len(labels))
-    nnx.update(model, load_parameters(folder / PARAMETERS, nnx.state(model)))
-    return Run(config, model, vocabulary, labels)
+    codec = TASKS[config.task].codec_of(config.data, read_object(folder / VOCABULARY))
+    objective, _ = build.objective(config, codec.sizes)
+    nnx.update(objective, load_parameters(folder / PARAMETERS, nnx.state(objective)))
+    return Trained(config, objective, codec)

@@ -3,21 +3,15 @@
 import fcntl
 import json
 import os
-import platform
-import resource
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
-
-import jax
-import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.base import devices
 from experiments.base.errors import UsageError
 
 SUMMARY, FAILURE, METRICS, ENVIRONMENT = "summary.json", "failure.json", "metrics.jsonl", "environment.json"
+VOCABULARY = "vocabulary.json"
 SWEEP = "sweep.json"
 
 
@@ -108,46 +102,3 @@ class RunFolder:
         """Return the path of a file whose folder exists."""
         self.path.mkdir(parents=True, exist_ok=True)
         return self.path / name
-
-
-def environment() -> dict[str, Any]:
-    """Return the versions, the devices and the settings of JAX that a result depends on."""
-    packages, used = ("jax", "jaxlib", "flax", "optax", "numpy"), devices.used()
-    settings = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_matmul_precision")
-    return {
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-        "system": f"{platform.system()} {platform.machine()}",
-        "device": f"{len(used)} x {used[0].device_kind}",
-        "processes": jax.process_count(),
-        # The cores that this process may use: results repeat bit for bit only where their number is the same.
-        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        **{setting: getattr(jax.config, setting) for setting in settings},
-    }
-
-
-def peak_memory() -> int:
-    """Return the largest number of bytes that this process has held in main memory."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def plot(path: Path, records: list[dict[str, Any]], title: str) -> None:
-    """Draw loss, validation scores and, where the pooler has one, the path of the exponent over the epochs."""
-    epochs = [record["epoch"] for record in records]
-    panels = ["loss", "accuracy"] + ["p"] * ("p" in records[0])
-    figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        axes.set(xlabel="epoch", title=panel)
-        if panel == "p":
-            axes.plot(epochs, np.array([np.ravel(record["p"]) for record in records]), marker=".", color="C2")
-            continue
-        if panel == "loss":
-            axes.plot(epochs[1:], [record["train_loss"] for record in records[1:]], marker=".", label="train")
-        names = {"loss": ["loss"], "accuracy": ["accuracy", "macro_f1"]}[panel]
-        for name in names:
-            axes.plot(epochs, [record[name] for record in records], marker=".", label=f"validation {name}")
-        axes.legend()
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)

@@ -6,10 +6,10 @@ from typing import ClassVar
 from experiments.data import imdb, newsgroups
 from experiments.data.fetch import locate
 from experiments.data.text import Example
-from experiments.data.text_task import LongOptions, TextClassification
+from experiments.data.text_task import LongOptions, TextTask
 
 
-class Imdb(TextClassification):
+class Imdb(TextTask):
     """Whether a review is favourable."""
 
     Options: ClassVar[type] = LongOptions
@@ -29,7 +29,7 @@ class Imdb8(Imdb):
         return imdb.read(locate(imdb.ARCHIVE, options.archives, options.cache), scores=True)
 
 
-class Newsgroups(TextClassification):
+class Newsgroups(TextTask):
     """The group that a posting was sent to."""
 
     Options: ClassVar[type] = LongOptions

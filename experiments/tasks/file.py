@@ -10,7 +10,7 @@ import tyro
 from experiments.base.options import Interval
 from experiments.data import table
 from experiments.data.text import Example
-from experiments.data.text_task import TextClassification, TextOptions
+from experiments.data.text_task import TextOptions, TextTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _table(options: FileOptions) -> table.Table:
     )
 
 
-class File(TextClassification):
+class File(TextTask):
     """The class of a text in the user's file."""
 
     Options: ClassVar[type] = FileOptions

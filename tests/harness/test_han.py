@@ -6,8 +6,8 @@ import pytest
 from flax import nnx
 
 from experiments.base.errors import UsageError
-from experiments.data.text import END, PADDING, SENTENCE_END, Example, split_sentences
-from experiments.data.text_task import TextClassification, TextOptions
+from experiments.data.text import PADDING, Example, split_sentences
+from experiments.data.text_task import TextOptions, TextTask
 from experiments.encoders import ENCODERS
 from experiments.encoders.han import HAN, HANOptions, by_sentence
 from experiments.layers.words import WordEmbedding
@@ -118,10 +118,10 @@ def test_sentence_ends_are_kept_for_the_encoder_that_needs_them():
 def test_the_end_of_a_sentence_has_its_own_row():
     examples = [Example("a b. a", str(n % 2), split) for n, split in enumerate(["train", "validation", "test"] * 4)]
     for sentences in (True, False):
-        task = TextClassification(TextOptions(sentences=sentences), examples)
+        task = TextTask(TextOptions(sentences=sentences), examples)
         assert (task.vocabulary.encode([END]) == [SENTENCE_END]) == sentences
         assert task.vocabulary.words == ((END, "a", "b") if sentences else ("a", "b"))
-    unmarked = TextClassification(TextOptions(sentences=True), [row._replace(text="a") for row in examples])
+    unmarked = TextTask(TextOptions(sentences=True), [row._replace(text="a") for row in examples])
     assert unmarked.vocabulary.words == (END, "a")
 
 

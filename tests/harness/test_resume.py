@@ -19,12 +19,13 @@ from experiments.run.clock import Clock
 from experiments.run.config import parse_args
 from experiments.run.journal import Journal
 from experiments.run.signals import Stop
-from experiments.run.step import culprit, prepare
+from experiments.run.step import culprit
 from experiments.storage import checkpoints
 from experiments.storage.run_folder import RunFolder
 from experiments.tasks import TASKS
 from experiments.train import main
 from tests.harness.conftest import TINY, Toy, toy_examples
+from tests.harness.tiny import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 CHEAP = [*TINY, "--pooler", "mean", "--data.buckets", "1", "--epochs", "2"]

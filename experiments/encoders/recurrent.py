@@ -1,4 +1,4 @@
-"""Recurrent encoders: one scan over the tokens, with the cell and the directions of the subclass."""
+"""Recurrent encoders: one scan over the tokens, with the cell and the directions of the subclass (gru, lstm, ...)."""
 
 import abc
 import dataclasses
@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 
 from experiments.base.contracts import Words
 from experiments.base.options import Interval
-from experiments.layers.words import WordOptions, dropout
+from experiments.layers.masked import dropout
+from experiments.layers.words import WordOptions
 
 State: TypeAlias = tuple[Array, ...]
 
@@ -33,6 +34,7 @@ class Recurrent(nnx.Module):
     carried: ClassVar[int]
     """Arrays that a cell hands to the next token; the first is the state."""
     directions: ClassVar[int]
+    causal: ClassVar[bool] = False
 
     def __init__(self, options: RecurrentOptions, words: Words, *, rngs: nnx.Rngs):
         hidden = options.features
@@ -104,3 +106,39 @@ class LongShortTerm(Recurrent):
         enter, forget, leave, new = jnp.split(said + recalled, 4, axis=-1)
         memory = jax.nn.sigmoid(forget + 1) * carried[1] + jax.nn.sigmoid(enter) * jnp.tanh(new)
         return jax.nn.sigmoid(leave) * jnp.tanh(memory), memory
+
+
+@dataclasses.dataclass(frozen=True)
+class BidirectionalOptions(RecurrentOptions):
+    """Word vectors, then a recurrent layer that reads both ways."""
+
+    features: Annotated[int, Interval("[1, 2048]")] = 64
+    """Size of the state of one direction; a token's state holds both."""
+
+
+class GRU(GatedRecurrent):
+    """One state a token, from all words before it."""
+
+    directions = 1
+    causal = True
+
+
+class LSTM(LongShortTerm):
+    """One state a token, from all words before it."""
+
+    directions = 1
+    causal = True
+
+
+class BiGRU(GatedRecurrent):
+    """One state a token, from all words before it and all words after it."""
+
+    Options: ClassVar[type] = BidirectionalOptions
+    directions = 2
+
+
+class BiLSTM(LongShortTerm):
+    """One state a token, from all words before it and all words after it (Graves and Schmidhuber, 2005)."""
+
+    Options: ClassVar[type] = BidirectionalOptions
+    directions = 2

@@ -1,6 +1,7 @@
 """The door: what is no regular file, too large, damaged or not what a reader expects is one line that says so."""
 
 import bz2
+import contextlib
 import gzip
 import json
 import lzma
@@ -120,15 +121,15 @@ def test_a_bit_that_changed_is_found_wherever_it_is(tmp_path):
     packed = specimen.pack(specimen.held)
     path = tmp_path / specimen.name
     path.write_bytes(packed)
-    whole = specimen.read(path)
+    whole, read_on = specimen.read(path), 0
     for bit in range(0, 8 * len(packed), 7):
         changed = bytearray(packed)
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
-        try:
+        with contextlib.suppress(DataError):
             assert specimen.read(path) == whole, "a time or a name in the header of gzip"
-        except DataError as error:
-            assert str(error).startswith("mr.tar.gz")
+            read_on += 1
+    assert read_on < 10 * 8
 
 
 def test_a_line_and_an_xz_dictionary_are_bounded(tmp_path):

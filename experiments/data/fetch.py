@@ -102,7 +102,8 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
                         yield info.filename, archive.read(info)
         else:
             # Unpacked to its end, where the check sum is: a tar that is cut between two members looks whole.
-            with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
+            open_packed = lzma.open if path.suffix == ".xz" else gzip.open
+            with open_packed(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
                 for member in archive:
                     file = archive.extractfile(member) if member.isfile() else None
                     if file is not None:

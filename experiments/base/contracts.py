@@ -202,6 +202,8 @@ class Objective(Protocol):
     """The metric that decides which validation was the best, and "max" or "min"."""
     shown: ClassVar[dict[str, str]]
     """The metrics that progress, plots and reports show, and what they are called there."""
+    shares: ClassVar[tuple[str, ...]]
+    """The metrics that are shares of 1; reports show them in percent."""
     pools: ClassVar[bool]
     """Whether the objective asks for a pooler."""
     term_weights: Mapping[str, float]

@@ -109,15 +109,14 @@ def _splits(task: Any, options: Any, objective: str) -> tuple[dict[str, _Split],
     try:
         vectorizer.fit(texts["train"])
     except ValueError:  # the vocabulary is empty
-        count = len(texts["train"])
-        raise DataError(f"no word occurs in two of the {count} texts of the training split: give more.") from None
+        raise DataError("no word is in two texts of the train split: give the data more rows.") from None
     return {split: _Split(vectorizer.transform(texts[split]), targets[split]) for split in SPLITS}, kind
 
 
 def _check_classes(labels: Sequence[str]) -> None:
     """Raise where the training split has nothing to tell apart."""
     if len(set(labels)) < 2:
-        raise DataError(f"every text of the training split has the class {labels[0]!r}: give texts of another one too.")
+        raise DataError(f"every text of the train split has the class {labels[0]!r}: give it two classes.")
 
 
 def _chosen(

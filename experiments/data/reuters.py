@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.base.errors import DataError
-from experiments.data.fetch import Archive, members
+from experiments.data.archives import lacks, members
+from experiments.data.fetch import Archive
 from experiments.data.text import Example, held_out
 
 _URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/reuters21578-mld"
@@ -27,12 +28,11 @@ _SPLITS = {"TRAIN": "train", "TEST": "test"}
 def read(path: Path) -> Iterator[Example]:
     """Yield the articles of the split with their topics; a tenth of the training part is for validation."""
     found = False
-    for name, content in members(path):
-        if _MEMBER.search(name):
-            found = True
-            yield from _articles(content.decode("latin-1"), f"{path.name}, member {name}")
+    for name, content in members(path, _MEMBER.search):
+        found = True
+        yield from _articles(content.decode("latin-1"), f"{path.name}, member {name}")
     if not found:
-        raise DataError(f"{path.name} has no member reut2-000.sgm: is it the archive of {ARCHIVE.url}?")
+        raise lacks(path, "reut2-000.sgm")
 
 
 def _articles(content: str, where: str) -> Iterator[Example]:

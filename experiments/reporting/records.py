@@ -16,9 +16,8 @@ from experiments.base.errors import DataError, UsageError
 from experiments.base.json_files import object_of, read_object, text_of
 from experiments.base.options import in_words, repeats
 from experiments.reporting.measures import BEFORE, Measure, measure_of, shown
-from experiments.run.config import CONFIG, Config, command_line, config_changes, from_json
+from experiments.run.config import CONFIG, Config, command_line, config_changes, default_objective, from_json
 from experiments.storage.run_folder import ENVIRONMENT, FAILURE, METRICS, SUMMARY
-from experiments.tasks import TASKS
 
 
 class Key(NamedTuple):
@@ -119,7 +118,7 @@ class Run:
         """The command that makes this run, data fetched from upstream."""
         if self.config is None:
             task, objective = self.key.task, self.key.objective
-            is_default = task in TASKS and TASKS[task].objective == objective
+            is_default = default_objective(task, {}) == objective
             return f"python -m experiments.baseline --task {task}" + f" --objective {objective}" * (not is_default)
         return " ".join(["python -m experiments.train", *command_line(self.config)])
 

@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 
 from experiments.base.contracts import Batch, Codec, Objective, Outputs
+from experiments.base.files import content
 from experiments.base.json_files import read_object
 from experiments.run import build
 from experiments.run.config import CONFIG, Config, from_json
@@ -47,7 +48,7 @@ def _outputs(graph: Any, state: nnx.State, batch: Batch) -> Outputs:
 def load_run(folder: Path | str) -> Trained:
     """Return the model of a finished run."""
     folder = Path(folder)
-    config = from_json((folder / CONFIG).read_bytes())
+    config = from_json(content(folder / CONFIG))
     codec = TASKS[config.task].codec_of(config.data, read_object(folder / VOCABULARY))
     objective, _ = build.objective(config, codec.sizes)
     nnx.update(objective, load_parameters(folder / PARAMETERS, nnx.state(objective)))

@@ -19,6 +19,7 @@ from experiments.base.options import (
     added,
     as_arguments,
     changes,
+    deciding,
     flag,
     from_dict,
     to_dict,
@@ -119,18 +120,23 @@ NAMES = ("task", "encoder", "pooler", "objective")
 
 
 def default_config(
-    task: str = "wordnet", encoder: str = "bigru", pooler: str | None = None, objective: str | None = None
+    task: str = "wordnet",
+    encoder: str = "bigru",
+    pooler: str | None = None,
+    objective: str | None = None,
+    said_of_data: Mapping[str, Any] | None = None,
 ) -> Config:
     """Return the configuration of a choice with every option at its default.
 
-    The objective is that of the task unless given; the pooler is `learned_norm`, or none where the objective has none.
+    The objective is that of the task unless given, where what is said of its data may decide; the pooler is
+    `learned_norm`, or none where the objective has none.
 
     The options of a part may name defaults of options that belong to others, as a class variable in the form of
     `config.json`: `suggests = {"epochs": 8, "head": {"dropout": 0.5}}`. What an encoder suggests wins over what a task
     suggests, and what a pooler suggests over both. Only here are suggestions read, so a value that is given wins.
     """
     task_type, encoder_type = _looked_up("task", task, TASKS), _looked_up("encoder", encoder, ENCODERS)
-    objective = task_type.objective if objective is None else objective
+    objective = default_objective(task, said_of_data or {}) if objective is None else objective
     objective_type = _looked_up("objective", objective, OBJECTIVES)
     pooler = ("learned_norm" if objective_type.pools else NO_POOLER) if pooler is None else pooler
     if not objective_type.pools and pooler != NO_POOLER:
@@ -155,6 +161,15 @@ def _existing(options: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def default_objective(task: str, said_of_data: Mapping[str, Any]) -> str:
+    """Return the objective that is learned from a task where none is named."""
+    kind = _looked_up("task", task, TASKS)
+    default = kind.Options()
+    return kind.objective_of(
+        from_dict(default, {name: said_of_data[name] for name in deciding(default) & said_of_data.keys()}, "data.")
+    )
+
+
 def _looked_up(kind: str, name: Any, table: dict[str, Any]) -> Any:
     """Return the row of a table, or raise UsageError with the nearest name."""
     if not isinstance(name, str) or name not in table:
@@ -177,11 +192,19 @@ def chosen_names(arguments: list[str], *names: str) -> dict[str, str]:
     return vars(parser.parse_known_args(arguments)[0])
 
 
+def deciding_data(arguments: list[str], task: str) -> dict[str, str]:
+    """Return what a command line says of those options of a task that decide the objective."""
+    names = deciding(_looked_up("task", task, TASKS).Options())
+    found = chosen_names(arguments, *(f"data.{name}" for name in names))
+    return {path.removeprefix("data."): value for path, value in found.items()}
+
+
 def parse_args(arguments: list[str]) -> Config:
     """Return the configuration of a command line."""
     if folder := chosen_names(arguments, "resume"):
         return _resumed(Path(folder["resume"]), arguments)
-    default = default_config(**chosen_names(arguments, *NAMES))
+    names = chosen_names(arguments, *NAMES)
+    default = default_config(**names, said_of_data=deciding_data(arguments, names.get("task", Config.task)))
     groups = (type(group) for group in (default.data, default.encode, default.pool, default.head))
     generic: Any = Config
     config_type = generic[tuple(groups)]
@@ -227,7 +250,7 @@ def config_changes(config: Config) -> dict[str, Any]:
 def command_line(config: Config) -> list[str]:
     """Return the arguments of `experiments.train` that make this configuration; where its data lie is left out."""
     names = {name: getattr(config, name) for name in ("task", "encoder", "pooler", "objective", "seed")}
-    if config.objective == TASKS[config.task].objective:
+    if config.objective == TASKS[config.task].objective_of(config.data):
         del names["objective"]
     if config.pooler == NO_POOLER:
         del names["pooler"]

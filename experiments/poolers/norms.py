@@ -51,7 +51,8 @@ class Norm(nnx.Module):
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T *H"]]:
         """Return the power mean of the limited states, and the attention."""
-        return self.pool(states, mask=mask, return_weights=True)
+        pooled, attention = self.pool(states, mask=mask, return_weights=True)
+        return pooled, attention
 
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the pooled states, the attention and the exponent."""

@@ -25,13 +25,13 @@ class TextOptions:
     """How texts become batches."""
 
     batch_size: Annotated[int, Interval("[1, 65536]")] = 128
-    """Texts a batch."""
+    """Batch size, in texts."""
     max_len: Annotated[int, Interval("[1, 65536]")] = 40
     """Words kept of a text; longer texts are cut and counted."""
     buckets: Annotated[int, Interval("[1, 16]")] = 3
-    """Number of text lengths that batches are made for: the number of compilations."""
+    """Number of length buckets: batches hold texts of similar length, and a program is compiled for each bucket."""
     min_count: Annotated[int, Interval("[1, 1000000]")] = 2
-    """A word seen less often in the training split is the unknown word."""
+    """Words seen less often in the training split are replaced by the unknown word."""
     sentences: bool = False
     """Make batches of sentences; on for the encoders that read sentences, and only for them."""
     shortest: Annotated[int, Interval("[1, 65536]"), added(8)] = 8
@@ -66,7 +66,7 @@ class SentenceOptions(SourceOptions):
     suggests: ClassVar[Mapping[str, Any]] = {"epochs": 8}
     """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
     batch_size: Annotated[int, Interval("[1, 65536]")] = 50
-    """Texts a batch."""
+    """Batch size, in texts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class LongOptions(SourceOptions):
     """Documents: more words are kept."""
 
     batch_size: Annotated[int, Interval("[1, 65536]")] = 32
-    """Texts a batch."""
+    """Batch size, in texts."""
     max_len: Annotated[int, Interval("[1, 65536]")] = 400
     """Words kept of a text; longer texts are cut and counted."""
 

@@ -34,7 +34,7 @@ def sign_of(p: Array) -> Array:
 
 
 def finite(x: Array) -> Array:
-    """An exponent or scores with +-inf replaced by a number that acts as one; infinite scores share as equal ones do."""
+    """An exponent or scores with +-inf replaced by a number that acts as one; infinite scores are then equal."""
     return jnp.clip(x, -INFINITE, INFINITE)
 
 

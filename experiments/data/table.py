@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ TEXT_NAMES = ("text", "sentence", "review", "content", "body", "document", "mess
 LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "rating", "stars", "score", "topic", "y")
 SPLIT_NAMES = ("split", "fold", "subset", "partition")
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 MOST_CLASSES = 100
 MOST_SKIPPED = 1000  # one row in a thousand
 
@@ -28,7 +29,7 @@ class Table(NamedTuple):
     """How many rows were skipped and how many bytes were no UTF-8."""
 
 
-class _BadRowError(Exception):
+class BadRowError(Exception):
     """Why a row cannot be used."""
 
 
@@ -41,18 +42,19 @@ def read(path: Path | None, *, text: str = "", label: str = "", split: str = "",
     if path is None:
         raise DataError("no file is given: --task file --path reviews.csv")
     content, replaced = _decode(path)
-    rows = (_json_rows if path.suffix in (".jsonl", ".ndjson", ".json") else _csv_rows)(content, path)
+    lines = io.StringIO(content, newline="")
+    rows = json_rows(lines) if path.suffix in JSON_ENDINGS else csv_rows(lines, path)
     place, first = next(rows, (0, None))
     if first is None:
         raise DataError(f"{path.name} has no rows: expected a header and at least one row.")
-    if isinstance(first, _BadRowError):
+    if isinstance(first, BadRowError):
         raise DataError(f"{path.name}, row {place}: {first}")
     columns = _columns(path, list(first), text, label, split)
     examples, bad = [], []
     for number, row in itertools.chain([(place, first)], rows):
         try:
             examples.append(_example(row, *columns))
-        except _BadRowError as error:
+        except BadRowError as error:
             bad.append(f"{path.name}, row {number}: {error}")
             if not skip:
                 raise DataError(bad[0]) from None
@@ -77,12 +79,13 @@ def _decode(path: Path) -> tuple[str, int]:
     return text, text.count("\ufffd") - content.count("\ufffd".encode())
 
 
-def _csv_rows(content: str, path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield number and columns of every row; the header is row 1."""
+def csv_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield number and columns of every row of a table, or the BadRowError of a row; the header is row 1."""
     csv.field_size_limit(2**31 - 1)
-    header_line = content.partition("\n")[0]
+    lines = iter(lines)
+    header_line = next(lines, "")
     tabs = path.suffix in (".tsv", ".tab") or header_line.count("\t") > header_line.count(",")
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if tabs else ",", strict=True)
+    reader = csv.reader(itertools.chain([header_line], lines), delimiter="\t" if tabs else ",", strict=True)
     header: list[str] = []
     try:
         for number, row in enumerate(reader, start=1):
@@ -92,29 +95,34 @@ def _csv_rows(content: str, path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, dict(zip(header, row, strict=True))
             elif row:
                 expected = f"expected {len(header)} columns ({', '.join(header)}), found {len(row)}."
-                yield number, _BadRowError(expected)
+                yield number, BadRowError(expected)
     except csv.Error as error:
         raise DataError(f"{path.name}, line {reader.line_num}: {error}; expected quotes that close.") from None
 
 
-def _json_rows(content: str, path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield number and fields of every line."""
-    for number, line in enumerate(content.split("\n"), start=1):
+def json_rows(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    """Yield number and fields of every line, or the BadRowError of a line."""
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 row = json.loads(line)
             except NO_JSON as error:
-                row = _BadRowError(f"expected one JSON object a line: {getattr(error, 'msg', error)}.")
-            yield number, row if isinstance(row, dict | _BadRowError) else _BadRowError("expected a JSON object.")
+                row = BadRowError(f"expected one JSON object a line: {getattr(error, 'msg', error)}.")
+            yield number, row if isinstance(row, dict | BadRowError) else BadRowError("expected a JSON object.")
+
+
+def find_column(file: str, names: list[str], kind: str, given: str, known: tuple[str, ...]) -> str:
+    """Return the column that is given, or the first one of a known name; "" where there is none."""
+    if given and given not in names:
+        raise DataError(f"{file} has no column {given!r} for the {kind}: it has {', '.join(names)}.")
+    return given or next((name for word in known for name in names if name.lower() == word), "")
 
 
 def _columns(path: Path, names: list[str], text: str, label: str, split: str) -> tuple[str, str, str]:
     """Return the columns of text, class and split ("" when there is none)."""
 
     def find(kind: str, given: str, known: tuple[str, ...]) -> str:
-        if given and given not in names:
-            raise DataError(f"{path.name} has no column {given!r} for the {kind}: it has {', '.join(names)}.")
-        return given or next((name for word in known for name in names if name.lower() == word), "")
+        return find_column(path.name, names, kind, given, known)
 
     found = {"text": find("text", text, TEXT_NAMES), "label": find("label", label, LABEL_NAMES)}
     for kind, other in (("text", "label"), ("label", "text")):
@@ -128,19 +136,19 @@ def _columns(path: Path, names: list[str], text: str, label: str, split: str) ->
 
 def _example(row: Any, text: str, label: str, split: str) -> Example:
     """Return the example of a row, or raise."""
-    if isinstance(row, _BadRowError):
+    if isinstance(row, BadRowError):
         raise row
     values = {name: "" if row.get(name) is None else str(row[name]).strip() for name in (text, label, split) if name}
     if any("\ud800" <= character <= "\udfff" for character in "".join(values.values())):
-        raise _BadRowError("half of a character (an escape of \\ud800 to \\udfff without its other half).")
+        raise BadRowError("half of a character (an escape of \\ud800 to \\udfff without its other half).")
     if not values[label]:
-        raise _BadRowError(f"the label is missing (column {label!r}).")
+        raise BadRowError(f"the label is missing (column {label!r}).")
     if not values[text]:
-        raise _BadRowError(f"the text is missing (column {text!r}).")
+        raise BadRowError(f"the text is missing (column {text!r}).")
     if not split:
         return Example(values[text], values[label], split_by_hash(values[text]))
     if values[split].lower() not in SPLITS:
-        raise _BadRowError(f"column {split!r} holds {values[split]!r}, expected one of {', '.join(SPLITS)}.")
+        raise BadRowError(f"column {split!r} holds {values[split]!r}, expected one of {', '.join(SPLITS)}.")
     return Example(values[text], values[label], SPLITS[values[split].lower()])
 
 

@@ -26,6 +26,8 @@ class RowWriter:
 
     def write(self, rows: Float[np.ndarray, "N D"]) -> None:
         """Add rows."""
+        if rows.shape[1:] != (self._features,):
+            raise ValueError(f"expected rows of {self._features} numbers, got the shape {rows.shape}.")
         self._file.write(np.ascontiguousarray(rows, "<f4").tobytes())
         self._rows += len(rows)
 

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -14,11 +15,11 @@ from experiments.base.errors import UsageError
 from experiments.data.text import Example
 from experiments.run.importance import GRADIENT, distance, measured, tau, without_each_word
 from tests.harness.conftest import toy_examples
+from tests.harness.tiny import MASK, STATES, pooler_of
 from tests.harness.untrained import saved, untrained
 
 TEXTS = ["the small oak of a dog", "cat", "", "a saw the moss in file small", "unheard of words", "of of of"]
 EXAMPLES = [Example(text, "animal", "test") for text in TEXTS]
-WEIGHTED = ("attention", "dot_attention", "latent_query", "learned_norm", "naive_norm", "simpool", "soft_pool")
 
 
 @pytest.fixture(scope="module")
@@ -70,26 +71,30 @@ def test_the_attention_is_detached(runs):
         np.testing.assert_allclose(text.measures[GRADIENT], weights * np.abs(vectors @ kernel @ slope), rtol=2e-3)
 
 
-@pytest.mark.parametrize("pooler", WEIGHTED)
-def test_every_attention_can_be_detached(pooler, runs):
-    """Where all else is constant, nothing is left of the derivative: states enter through the attention alone."""
-    trained, _ = runs(pooler)
-    batch = next(trained.codec.encode(TEXTS[:1]))
-    states = trained.objective(batch)["states"]
-    pooler = trained.objective.pooler
+def pooled_of(pooler: str, detached: bool):
+    """The pooled vector as a function of the states of one text, with the attention detached or not."""
+    made = pooler_of(pooler)
+    made.detached = detached
+    return lambda states: made(states, jnp.array(MASK[:1]))[0][0]
 
-    def pooled(states, detached):
-        pooler.detached = detached
-        return pooler(states, batch.mask)[1]["attention"][0, 0].sum()
 
-    with_attention, without = (jax.grad(pooled)(states, detached) for detached in (False, True))
-    pooler.detached = False
-    reported_only = pooler.__class__.__name__ in (
-        "LearnedNorm",
-        "SimPool",
-    )  # their pooling returns detached scores' own
-    assert np.abs(with_attention).max() > 0
-    assert reported_only or np.abs(without).max() == 0
+@pytest.mark.parametrize("pooler", ["attention", "dot_attention", "latent_query", "soft_pool"])
+def test_a_weighted_sum_is_linear_where_its_attention_is_detached(pooler):
+    states = jnp.array(STATES[:1])
+    values, detached = jax.jvp(pooled_of(pooler, True), (states,), (states,))
+    _, attached = jax.jvp(pooled_of(pooler, False), (states,), (states,))
+    np.testing.assert_allclose(detached, values, rtol=1e-4, atol=1e-6)
+    assert np.abs(attached - values).max() > 1e-3
+
+
+@pytest.mark.parametrize("pooler", ["learned_norm", "naive_norm", "simpool"])
+def test_a_power_mean_goes_feature_by_feature_where_its_attention_is_detached(pooler):
+    detached, attached = pooled_of(pooler, True), pooled_of(pooler, False)
+    states, others = jnp.array(STATES[:1]), 1 - np.eye(8)[:, None, None, :]
+    np.testing.assert_array_equal(detached(states), attached(states))
+    detached, attached = jax.jacobian(detached)(states), jax.jacobian(attached)(states)
+    assert not (others * detached).any()
+    assert np.abs(others * attached).max() > 1e-4
 
 
 def test_weights_of_a_learned_norm(runs):
@@ -97,8 +102,8 @@ def test_weights_of_a_learned_norm(runs):
     trained, _ = runs("learned_norm")
     pooler = trained.objective.pooler
     p = float(pooler.p)
-    batch = next(trained.codec.encode(TEXTS[:1]))
-    states = np.asarray(trained.objective(batch)["states"][0, :6], np.float64)
+    ((_, outputs),) = trained.outputs(TEXTS[:1])
+    states = np.asarray(outputs["states"][0, :6], np.float64)
     (text,) = texts_of(trained, examples=EXAMPLES[:1])
     attention, effective = (np.float64(text.measures[name]) for name in ("attention", "effective"))
     powers = attention**p
@@ -116,8 +121,8 @@ def test_leave_one_out_is_each_word_deleted(runs):
     assert [len(change) for change in changes] == [6, 7, 3, 3]
 
     def probabilities(words):
-        (batch,) = trained.codec.encode([" ".join(words)])
-        return np.asarray(trained.objective.predict(trained.objective(batch)))[0]
+        ((_, outputs),) = trained.outputs([" ".join(words)])
+        return np.asarray(trained.objective.predict(outputs))[0]
 
     for text, change in zip(texts[:2], changes, strict=False):
         whole = probabilities(text.words)
@@ -198,7 +203,7 @@ def test_no_text_is_an_empty_table(runs):
         ("RUN --split tests", 2, "invalid choice"),
         ("RUN --archives nowhere", 2, "the task toy has no archive"),
         ("RUN --texts 4 --out FILE", 74, "FILE"),
-        ("--analysis gradient", 2, "RUN"),
+        ("--analysis gradient", 2, "Folder of a finished run"),
     ],
 )
 def test_hostile(line, code, message, runs, tmp_path, capsys):

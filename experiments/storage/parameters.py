@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def load_parameters(path: Path, expected: nnx.State) -> nnx.State:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
-    except (ValueError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path.name} cannot be read: {error}") from None
     leaves, structure = jax.tree_util.tree_flatten_with_path(expected)
     shapes = {leaf_name(where): leaf.shape for where, leaf in leaves}

@@ -14,6 +14,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from experiments.base import files
 from experiments.base.command_line import command, parse
 from experiments.base.errors import UsageError
 from experiments.data import lines
@@ -73,7 +74,7 @@ def predict(options: Options) -> None:
     trained = load_run(options.run)
     path = options.file or Path("standard input")
     with ExitStack() as stack:
-        file = stack.enter_context(path.open("rb") if options.file else nullcontext(sys.stdin.buffer))
+        file = stack.enter_context(files.opened(path) if options.file else nullcontext(sys.stdin.buffer))
         size = path.stat().st_size if path.is_file() else None
         shows = sys.stderr.isatty()
         bar = stack.enter_context(tqdm(total=size, unit="B", unit_scale=True, file=sys.stderr, disable=not shows))

@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from experiments.base.errors import HarnessError, UsageError, printable, unknown
+from experiments.base.errors import HarnessError, UsageError, in_short, unknown
 from experiments.base.options import flag, leaves
 
 UNFORESEEN = 1
@@ -17,8 +17,11 @@ INPUT_OUTPUT = 74
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
 
-def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None) -> Any:
-    """Return an instance of a dataclass from a command line; `--help` prints and exits, a mistake raises UsageError."""
+def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None, about: str | None = None) -> Any:
+    """Return an instance of a dataclass from a command line; `--help` prints and exits, a mistake raises UsageError.
+
+    `about` is what `--help` says first; the docstring of the dataclass when not given.
+    """
     captured = io.StringIO()
     given = {} if default is None else {"default": default}
     try:
@@ -27,6 +30,7 @@ def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None)
                 kind,
                 args=arguments,
                 prog=program,
+                description=about,
                 return_unknown_args=True,
                 **given,
             )
@@ -71,6 +75,6 @@ def command(name: str, body: Callable[[list[str]], None], arguments: list[str] |
     except (HarnessError, OSError) as error:
         if "--debug" in arguments:
             raise
-        print(f"experiments.{name}: {printable(error)}", file=sys.stderr)
+        print(f"experiments.{name}: {in_short(error)}", file=sys.stderr)
         return exit_code(error)
     return 0

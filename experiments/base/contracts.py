@@ -173,6 +173,11 @@ class Task(Protocol):
     def __init__(self, options: Any): ...
 
     @classmethod
+    def objective_of(cls, options: Any) -> str:
+        """Return `objective`, or what options say that are marked `DECIDES_OBJECTIVE`."""
+        ...
+
+    @classmethod
     def codec_of(cls, options: Any, stored: dict[str, Any]) -> Codec:
         """Return the codec that a finished run has stored."""
         ...
@@ -206,6 +211,8 @@ class Objective(Protocol):
     """The metric that decides which validation was the best, and "max" or "min"."""
     shown: ClassVar[dict[str, str]]
     """The metrics that progress, plots and reports show, and what they are called there."""
+    shares: ClassVar[tuple[str, ...]]
+    """The metrics that are shares of 1; reports show them in percent."""
     pools: ClassVar[bool]
     """Whether the objective asks for a pooler."""
     term_weights: Mapping[str, float]
@@ -274,5 +281,5 @@ class Analysis(Protocol):
         ...
 
 
-Baseline: TypeAlias = Callable[[Any, Mapping[str, list[Any]]], dict[str, Any]]
-"""From the options of a task and its examples by split to a summary: `test`, `validation`, `parameters`, ..."""
+Baseline: TypeAlias = Callable[[type[Task], Any], dict[str, Any]]
+"""From a task, by its class and its options, to facts of a summary: `test`, `validation`, `parameters`, ..."""

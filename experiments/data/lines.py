@@ -1,19 +1,17 @@
 """Texts from a file or a pipe, one at a time: text lines, CSV, TSV or JSON lines. Nothing but a line is in memory."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
+from experiments.base import files
 from experiments.base.errors import DataError
 from experiments.data.table import JSON_ENDINGS, TEXT_NAMES, BadRowError, csv_rows, find_column, json_rows
 
 CSV_ENDINGS = (".csv", ".tsv", ".tab")
-LONGEST = 2**24
-"""Bytes of a line; a longer one is no text, and would fill the memory."""
 
 
-def texts(file: IO[bytes], path: Path, column: str, seen: Callable[[int], object]) -> Iterator[str]:
+def texts(file: BinaryIO, path: Path, column: str, seen: Callable[[int], object]) -> Iterator[str]:
     """Yield the texts of a file, whose kind is told by the ending of its path: every line one, or one a row.
 
     Args:
@@ -35,11 +33,13 @@ def texts(file: IO[bytes], path: Path, column: str, seen: Callable[[int], object
     else:
         yield from (line.rstrip("\r\n") for line in found)
         return
-    name = ""
+    place, names = next(rows, (0, []))
+    if isinstance(names, BadRowError):
+        raise DataError(f"{path.name}, row {place}: {names}")
+    name = _column(path, names, column) if names else ""
     for number, row in rows:
         if isinstance(row, BadRowError):
             raise DataError(f"{path.name}, row {number}: {row}")
-        name = name or _column(path, [*row], column)
         if name not in row:
             raise DataError(f"{path.name}, row {number}: the text is missing (column {name!r}).")
         yield "" if row[name] is None else str(row[name])
@@ -53,18 +53,11 @@ def _column(path: Path, names: list[str], given: str) -> str:
     return found
 
 
-def _lines(file: IO[bytes], path: Path, seen: Callable[[int], object]) -> Iterator[str]:
+def _lines(file: BinaryIO, path: Path, seen: Callable[[int], object]) -> Iterator[str]:
     """Yield the lines of a file in UTF-8 with their ends, without the mark of byte order that may come first."""
-    for number in itertools.count(1):
-        line = file.readline(LONGEST + 1)
-        if not line:
-            return
-        if len(line) > LONGEST:
-            raise DataError(f"{path.name}, line {number}: longer than {LONGEST} bytes; expected one text a line.")
+    for number, line in files.lines(file, path.name):
         seen(len(line))
+        where = f"{path.name}, line {number}"
         if b"\0" in line:
-            raise DataError(f"{path.name}, line {number}: no text in UTF-8: it holds zero bytes, as UTF-16 does.")
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            raise DataError(f"{path.name}, line {number}: no text in UTF-8.") from None
+            raise DataError(f"{where}: no text in UTF-8: it holds zero bytes, as UTF-16 and binary files do.")
+        yield files.text(line, where).removeprefix("\ufeff" if number == 1 else "")

@@ -42,6 +42,7 @@ class Classify(TextModel):
     needs: ClassVar[tuple[str, ...]] = ("words", "classes")
     chosen_by: ClassVar[tuple[str, str]] = ("accuracy", "max")
     shown: ClassVar[dict[str, str]] = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+    shares: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     def __init__(self, options: HeadOptions, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs):
         super().__init__(parts, rngs=rngs)

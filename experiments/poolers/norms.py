@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float
 
 import lnpool
 import lnpool.nn
-from experiments.base import devices
 from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
 from experiments.layers.masked import detach, masked_softmax
@@ -27,7 +26,7 @@ class NormOptions:
     p_init: Annotated[float, Interval("[-64, 64]")] = 2.0
     """The exponent at the start."""
     exponent: Literal["softplus", "bounded", "raw", "fixed"] = "softplus"
-    """How p is parametrised; softplus keeps p > 1, fixed does not train it."""
+    """How p is parametrised: softplus keeps p > 1, fixed does not train it."""
     scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"] = "tanh"
     """The map from signed states to the non-negative states that have powers; abs limits nothing."""
     centre: bool = True
@@ -77,13 +76,10 @@ class Norm(nnx.Module):
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T *H"]]:
         """Return the power mean of the limited states, and the attention."""
-
-        def pool(pool: Any, states: Array, mask: Array) -> tuple[Array, Array]:
-            scores = None if pool.scorer is None else detach(pool.scorer(states, mask=mask), self.detached)
-            pooled, attention = pool(states, mask=mask, scores=scores, return_weights=True)
-            return pooled, attention
-
-        return devices.by_rows(pool, self.pool, states, mask)
+        scores = self.scores(states, mask)
+        scores = None if scores is None else detach(scores, self.detached)
+        pooled, attention = self.pool(states, mask=mask, scores=scores, return_weights=True)
+        return pooled, attention
 
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the pooled states, the attention and the exponent."""
@@ -103,11 +99,11 @@ class LearnedNormOptions(NormOptions):
     heads: Annotated[int, Interval("[1, 64]")] = 1
     """Number of attention heads; it divides the features."""
     hidden: Annotated[int, Interval("[1, 4096]")] = 128
-    """Size of the space in which states meet the query."""
+    """Hidden units of the additive attention."""
     score: Literal["additive", "none"] = "additive"
     """How tokens are scored; none gives all the same weight (the power mean)."""
     sharpen: bool = True
-    """Whether attention lies inside the power, as in the paper."""
+    """Whether the attention weight is raised to the power p together with the state, as in the paper."""
 
 
 class LearnedNorm(Norm):
@@ -194,9 +190,5 @@ class PowerMeans(nnx.Module):
 
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B E"], Outputs]:
         """Return the means, one block of features an exponent."""
-
-        def pool(_: None, states: Array, mask: Array) -> Array:
-            means = [lnpool.pool(states, p=p, mask=mask, scale_limit=self.scale_limit) for p in EXPONENTS]
-            return jnp.concatenate(means, axis=1)
-
-        return devices.by_rows(pool, None, states, mask), {}
+        means = [lnpool.pool(states, p=p, mask=mask, scale_limit=self.scale_limit) for p in EXPONENTS]
+        return jnp.concatenate(means, axis=1), {}

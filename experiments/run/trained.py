@@ -11,6 +11,7 @@ from flax import nnx
 
 from experiments.base.contracts import Batch, Codec, Objective, Outputs
 from experiments.base.errors import DataError, UsageError
+from experiments.base.files import content
 from experiments.base.json_files import read_object
 from experiments.run import build
 from experiments.run.config import CONFIG, Config, from_json
@@ -59,9 +60,9 @@ def load_run(folder: Path | str) -> Trained:
     """
     folder = Path(folder)
     for name in (CONFIG, VOCABULARY, PARAMETERS):
-        if not (folder / name).is_file():
+        if not (folder / name).exists():
             raise UsageError(f"{folder} has no {name}: give the folder of a finished run.")
-    config = from_json((folder / CONFIG).read_bytes())
+    config = from_json(content(folder / CONFIG))
     stored = read_object(folder / VOCABULARY)
     try:
         codec = TASKS[config.task].codec_of(config.data, stored)

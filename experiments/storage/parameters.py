@@ -1,8 +1,6 @@
 """Parameters on disk, by their dotted names. Nothing here can execute what a file says: no pickle."""
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.base.errors import DataError
+from experiments.base.files import opened, told
 from experiments.layers.text_model import leaf_name
 
 PARAMETERS = "parameters.npz"
@@ -28,11 +27,8 @@ def save_parameters(path: Path, parameters: nnx.State) -> None:
 
 def load_parameters(path: Path, expected: nnx.State) -> nnx.State:
     """Read parameters whose names and shapes are those of `expected`."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path.name} cannot be read: {error}") from None
+    with told(path.name), opened(path) as file, np.load(file, allow_pickle=False) as stored:
+        arrays = dict(stored)
     leaves, structure = jax.tree_util.tree_flatten_with_path(expected)
     shapes = {leaf_name(where): leaf.shape for where, leaf in leaves}
     for name in shapes.keys() ^ arrays.keys():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import predict
-from experiments.data import lines
+from experiments.base import files
 from experiments.storage.arrays import RowWriter
 from experiments.tasks import TASKS
 from tests.harness.conftest import Toy
@@ -151,10 +151,16 @@ def test_a_reader_that_has_enough(run, monkeypatch):
 
 HOSTILE = {
     "no run": ("nowhere FILE", b"cat\n", "a.txt", 2, "nowhere has no config.json: give the folder of a finished run."),
-    "no file": ("RUN nowhere.txt", b"", "a.txt", 74, "nowhere.txt"),
-    "UTF-16": ("RUN FILE", "cat\n".encode("utf-16"), "a.txt", 65, "a.txt, line 1: no text in UTF-8"),
-    "Latin-1": ("RUN FILE", b"cat\ncaf\xe9\n", "a.txt", 65, "a.txt, line 2: no text in UTF-8"),
-    "a line without an end": ("RUN FILE", b"x" * (lines.LONGEST + 1), "a.txt", 65, "longer than 16777216 bytes"),
+    "no file": ("RUN nowhere.txt", b"", "a.txt", 65, "there is no file nowhere.txt"),
+    "UTF-16": (
+        "RUN FILE",
+        "cat\n".encode("utf-16"),
+        "a.txt",
+        65,
+        "a.txt, line 1: no text in UTF-8: it holds zero bytes",
+    ),
+    "Latin-1": ("RUN FILE", b"cat\ncaf\xe9\n", "a.txt", 65, "a.txt, line 2, byte 3: found"),
+    "a line without an end": ("RUN FILE", b"x" * (files.LONGEST_LINE + 1), "a.txt", 65, "longer than 1048576 bytes"),
     "no column of texts": ("RUN FILE", b"a,b\n1,2\n", "a.csv", 65, "which column is the text? Give --column, one of a"),
     "another column": ("RUN FILE --column c", b"a,b\n1,2\n", "a.csv", 65, "no column 'c' for the text: it has a, b."),
     "a column of text lines": ("RUN FILE --column c", b"cat\n", "a.txt", 65, "a.txt has no columns"),
@@ -163,7 +169,7 @@ HOSTILE = {
         b"text,b\n1,2\n1,2,3\n",
         "a.csv",
         65,
-        "row 3: expected 2 columns (text, b), found 3",
+        "row 3: found 3 columns, expected 2 (text, b)",
     ),
     "an open quote": ("RUN FILE", b'text,b\n"1,2\n', "a.csv", 65, "expected quotes that close"),
     "JSON cut short": ("RUN FILE", b'{"text": "a"}\n{"text', "a.jsonl", 65, "row 2: expected one JSON object a line"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from experiments.base.errors import HarnessError, UsageError, printable, unknown
+from experiments.base.errors import HarnessError, UsageError, in_short, unknown
 from experiments.base.options import flag, leaves
 
 UNFORESEEN = 1
@@ -71,6 +71,6 @@ def command(name: str, body: Callable[[list[str]], None], arguments: list[str] |
     except (HarnessError, OSError) as error:
         if "--debug" in arguments:
             raise
-        print(f"experiments.{name}: {printable(error)}", file=sys.stderr)
+        print(f"experiments.{name}: {in_short(error)}", file=sys.stderr)
         return exit_code(error)
     return 0

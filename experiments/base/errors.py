@@ -3,16 +3,33 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-
-class HarnessError(Exception):
-    """Base of the errors that are shown without a traceback."""
-
-    exit_code: int
+LONGEST = 300
+"""Characters of a message."""
 
 
 def printable(text: object) -> str:
     """Return a text as one line: characters that move the cursor, or that a terminal cannot show, as escapes."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+
+
+def in_short(text: object, most: int = LONGEST) -> str:
+    """Return a text as one line of at most `most` characters; of a longer one the middle is left out.
+
+    >>> in_short("expected one of a, b, c, d, e, f and g", most=20)
+    'expected on ...and g'
+    """
+    line = printable(text)
+    head = most * 2 // 3 - 2
+    return line if len(line) <= most else f"{line[:head]} ...{line[head + 4 - most :]}"
+
+
+class HarnessError(Exception):
+    """Base of the errors that are shown without a traceback: their message is one line, however long what it quotes."""
+
+    exit_code: int
+
+    def __init__(self, message: object = ""):
+        super().__init__(in_short(message))
 
 
 class UsageError(HarnessError):
@@ -60,6 +77,6 @@ class StoppedError(HarnessError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that is in no table, with the nearest name that is."""
     known = sorted(known)
-    nearest = get_close_matches(name, known, n=1, cutoff=0.4)
+    nearest = get_close_matches(name[:LONGEST], known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose one of {', '.join(known)}."
     return UsageError(f"unknown {kind} {name!r}: {hint}")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from experiments.base import files
 from experiments.base.errors import DataError
 
 NO_JSON = (ValueError, RecursionError)
@@ -12,20 +13,17 @@ NO_JSON = (ValueError, RecursionError)
 
 def text_of(path: Path) -> str:
     """Return the content of a file in UTF-8, or raise DataError."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not text.") from None
+    return files.text(files.content(path), path)
 
 
-def object_of(text: str, path: Path) -> dict[str, Any]:
-    """Return the JSON object that a text of a file holds, or raise DataError."""
+def object_of(text: str | bytes, where: object) -> dict[str, Any]:
+    """Return the JSON object that a text holds, or raise DataError with a message that begins with `where`."""
     try:
         value = json.loads(text)
     except NO_JSON as error:
-        raise DataError(f"{path} is not JSON: {error}.") from None
+        raise DataError(f"{where} is not JSON: {error}.") from None
     if not isinstance(value, dict):
-        raise DataError(f"{path} must hold JSON objects.")
+        raise DataError(f"{where} must hold a JSON object, found {type(value).__name__}.")
     return value
 
 

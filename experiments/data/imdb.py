@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.base.errors import DataError
-from experiments.data.fetch import Archive, members
+from experiments.data.archives import members
+from experiments.data.fetch import Archive
 from experiments.data.text import Example, held_out
 
 ARCHIVE = Archive(
@@ -13,7 +14,7 @@ ARCHIVE = Archive(
     "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
     "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
 )
-_REVIEW = re.compile(r"(train|test)/(neg|pos)/(\d+)_(\d+)\.txt$")
+_REVIEW = re.compile(r"(train|test)/(neg|pos)/(\d{1,9})_(\d{1,2})\.txt$")
 _FILMS = re.compile(r"train/urls_(neg|pos)\.txt$")
 
 
@@ -24,7 +25,7 @@ def read(path: Path, *, scores: bool) -> Iterator[Example]:
     """
     reviews: list[tuple[re.Match[str], str]] = []
     films: dict[str, list[str]] = {}
-    for name, content in members(path):
+    for name, content in members(path, lambda name: _REVIEW.search(name) or _FILMS.search(name)):
         text = content.decode("utf-8", errors="replace")
         if found := _REVIEW.search(name):
             reviews.append((found, text.replace("<br />", " ")))
@@ -35,4 +36,7 @@ def read(path: Path, *, scores: bool) -> Iterator[Example]:
     for found, text in reviews:
         split, side, number, score = found.groups()
         label = score.zfill(2) if scores else side
+        if split == "train" and int(number) >= len(films[side]):
+            lines = f"train/urls_{side}.txt has {len(films[side])} lines"
+            raise DataError(f"{path.name}: {lines}, expected one for the review {found[0]}.")
         yield Example(text, label, held_out(films[side][int(number)]) if split == "train" else split)

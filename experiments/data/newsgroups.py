@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.data.fetch import Archive, members
+from experiments.data.archives import members
+from experiments.data.fetch import Archive
 from experiments.data.text import Example, held_out
 
 ARCHIVE = Archive("20news-bydate.tar.gz", "http://qwone.com/~jason/20Newsgroups/20news-bydate.tar.gz")
@@ -13,7 +14,7 @@ _POSTING = re.compile(r"20news-bydate-(train|test)/([^/]+)/\d+$")
 
 def read(path: Path) -> Iterator[Example]:
     """Yield every posting; the class is its group."""
-    for name, content in members(path):
+    for name, content in members(path, _POSTING.search):
         found = _POSTING.search(name)
         if found:
             split, group = found.groups()

@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from experiments.base import files
 from experiments.base.errors import DataError
-from experiments.data.fetch import Archive, member, members
+from experiments.data.archives import lacks, member, members
+from experiments.data.fetch import Archive
 from experiments.data.text import Example, held_out, tenth
 
 # Upstream serves the folder of a repository; only the ends of the member names are looked at.
@@ -16,7 +18,7 @@ ARCHIVE = Archive(
 # The sentences of two of the sets are the roots of trees with a grade at every phrase.
 TREEBANK = ("sst1", "sst2")
 TREES = Archive("trainDevTestTrees_PTB.zip", "https://nlp.stanford.edu/sentiment/trainDevTestTrees_PTB.zip")
-_TREE = re.compile(r"\((\d)|(\))|([^\s()]+)")
+_TREE = re.compile(r"\(([0-4])(?= )|(\))|([^\s()]+)|(\()")
 
 # One file a class, no official split.
 BY_CLASS = {
@@ -39,15 +41,18 @@ def read(path: Path, name: str, fold: int = 0, *, grouped: bool = True) -> Itera
 
     When `grouped`, equal texts are in the same tenth; else every line is drawn for itself.
     """
-    files = BY_CLASS.get(name) or BY_SPLIT[name]
-    lines = _lines(path, set(files.values()))
-    for key, file in files.items():
+    parts = BY_CLASS.get(name) or BY_SPLIT[name]
+    lines = _lines(path, set(parts.values()))
+    for key, file in parts.items():
         for number, line in enumerate(lines[file]):
             if name in BY_CLASS:
                 drawn = line if grouped else f"{file} {number} {line}"
                 yield Example(line, key, "test" if tenth(drawn) == fold else held_out(drawn))
             else:
-                label, text = line.split(" ", 1)
+                label, space, text = line.partition(" ")
+                if not space:
+                    expected = "a class, a space and a text"
+                    raise DataError(f"{path.name}, {file}, line {number + 1}: found {line!r}, expected {expected}.")
                 official = held_out(text) if name == "trec" and key == "train" else key
                 yield Example(text, label.split(":")[0], official)
 
@@ -55,19 +60,22 @@ def read(path: Path, name: str, fold: int = 0, *, grouped: bool = True) -> Itera
 def phrases(path: Path, name: str) -> Iterator[Example]:
     """Yield the sentences of "sst1" or "sst2" and, to train on, every other phrase of the training sentences once."""
     for split, file in {"train": "train.txt", "validation": "dev.txt", "test": "test.txt"}.items():
-        trees = [_subtrees(line) for line in member(path, f"trees/{file}").decode().splitlines()]
+        content = files.text(member(path, f"trees/{file}"), f"{path.name}, {file}")
+        trees = [_subtrees(line, f"{path.name}, {file}, line {n}") for n, line in enumerate(content.splitlines(), 1)]
         nodes = {node: None for tree in trees for node in tree} if split == "train" else [tree[-1] for tree in trees]
         for text, grade in nodes:
             if name == "sst1" or grade != 2:
                 yield Example(text, str(grade if name == "sst1" else int(grade > 2)), split)
 
 
-def _subtrees(line: str) -> list[tuple[str, int]]:
+def _subtrees(line: str, where: str) -> list[tuple[str, int]]:
     """Return text and grade of every node of a tree "(3 (2 a) (3 b))", the root last."""
     words: list[str] = []
     opened: list[tuple[int, int]] = []
-    found = []
-    for grade, closed, word in _TREE.findall(line):
+    found: list[tuple[str, int]] = []
+    for grade, closed, word, stray in _TREE.findall(line):
+        if stray or not (opened or (grade and not found)):
+            break
         if grade:
             opened.append((len(words), int(grade)))
         elif closed:
@@ -75,20 +83,25 @@ def _subtrees(line: str) -> list[tuple[str, int]]:
             found.append((" ".join(words[start:]), value))
         else:
             words.append({"-LRB-": "(", "-RRB-": ")"}.get(word, word))
-    return found
+    else:
+        if found and not opened:
+            return found
+    raise DataError(f"{where}: found {line!r}, expected one tree with grades of 0 to 4, such as (3 (2 a) (3 b)).")
 
 
-def _lines(path: Path, files: set[str]) -> dict[str, list[str]]:
+def _lines(path: Path, names: set[str]) -> dict[str, list[str]]:
     """Return the lines of the files; those that are no UTF-8 are Windows-1252."""
     found = {}
-    for name, content in members(path):
-        file = name.rsplit("/", 1)[-1]
-        if file in files:
-            try:
-                text = content.decode("utf-8")
-            except UnicodeDecodeError:
-                text = content.decode("cp1252", errors="replace")
-            found[file] = [line.strip() for line in text.removesuffix("\n").split("\n")]
-    for file in files - found.keys():
-        raise DataError(f"{path.name} has no member {file}: is it the archive of {ARCHIVE.url}?")
+    for name, content in members(path, lambda name: _last(name) in names):
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError:
+            text = content.decode("cp1252", errors="replace")
+        found[_last(name)] = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    for name in sorted(names - found.keys()):
+        raise lacks(path, name)
     return found
+
+
+def _last(name: str) -> str:
+    return name.rsplit("/", 1)[-1]

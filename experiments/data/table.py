@@ -1,13 +1,12 @@
 """The user's own file: CSV, TSV or JSON lines with a column of texts and a column of classes."""
 
-import csv
 import io
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from experiments.base import files
 from experiments.base.errors import DataError
 from experiments.base.json_files import NO_JSON
 from experiments.data.text import Example, held_out, split_by_hash
@@ -18,6 +17,8 @@ SPLIT_NAMES = ("split", "fold", "subset", "partition")
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 MOST_CLASSES = 100
 MOST_SKIPPED = 1000  # one row in a thousand
+Rows: TypeAlias = Iterator[tuple[int, Any]]
+"""Number and columns of every row, or why it cannot be used; the names of the columns come first."""
 
 
 class Table(NamedTuple):
@@ -32,30 +33,32 @@ class _BadRowError(Exception):
     """Why a row cannot be used."""
 
 
-def read(path: Path | None, *, text: str = "", label: str = "", split: str = "", skip: bool = False) -> Table:
-    """Return the examples of a file; a column whose name is not given is found by its name.
+def read(
+    path: Path | None, *, text: str = "", label: str = "", split: str = "", skip: bool = False, megabytes: int = 1024
+) -> Table:
+    """Return the examples of a file of at most `megabytes`; a column whose name is not given is found by its name.
 
     Raises:
         DataError: one line with the file, the row and what was expected.
     """
     if path is None:
         raise DataError("no file is given: --task file --path reviews.csv")
-    content, replaced = _decode(path)
+    content, replaced = _decode(path, megabytes)
     rows = (_json_rows if path.suffix in (".jsonl", ".ndjson", ".json") else _csv_rows)(content, path)
-    place, first = next(rows, (0, None))
-    if first is None:
-        raise DataError(f"{path.name} has no rows: expected a header and at least one row.")
-    if isinstance(first, _BadRowError):
-        raise DataError(f"{path.name}, row {place}: {first}")
-    columns = _columns(path, list(first), text, label, split)
+    place, names = next(rows, (0, []))
+    if isinstance(names, _BadRowError):
+        raise DataError(f"{path.name}, row {place}: {names}")
+    columns = _columns(path, names, text, label, split) if names else ("", "", "")
     examples, bad = [], []
-    for number, row in itertools.chain([(place, first)], rows):
+    for number, row in rows:
         try:
             examples.append(_example(row, *columns))
         except _BadRowError as error:
             bad.append(f"{path.name}, row {number}: {error}")
             if not skip:
                 raise DataError(bad[0]) from None
+    if not examples and not bad:
+        raise DataError(f"{path.name} has no rows: expected a header and at least one row.")
     if len(bad) * MOST_SKIPPED > len(bad) + len(examples):
         raise DataError(f"{len(bad)} of {len(bad) + len(examples)} rows are bad, more than 0.1 %; first: {bad[0]}")
     classes = {example.target for example in examples}
@@ -65,47 +68,61 @@ def read(path: Path | None, *, text: str = "", label: str = "", split: str = "",
     return Table(_with_validation(examples), {"skipped_rows": len(bad), "replaced_characters": replaced})
 
 
-def _decode(path: Path) -> tuple[str, int]:
+def _decode(path: Path, megabytes: int) -> tuple[str, int]:
     """Return the text of a file and how many characters replace what is no UTF-8."""
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise DataError(f"{path} is no file: give --path a CSV, TSV or JSON-lines file.") from None
+    content = files.content(path, megabytes * 2**20, "--data.max-megabytes allows more, which memory must hold")
     if b"\0" in content:
         raise DataError(f"{path.name} is no text in UTF-8: it holds zero bytes, as UTF-16 and binary files do.")
     text = content.decode("utf-8-sig", errors="replace")
     return text, text.count("\ufffd") - content.count("\ufffd".encode())
 
 
-def _csv_rows(content: str, path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield number and columns of every row; the header is row 1."""
-    csv.field_size_limit(2**31 - 1)
+def _csv_rows(content: str, path: Path) -> Rows:
+    """Yield the rows of a table; the header is row 1."""
     header_line = content.partition("\n")[0]
     tabs = path.suffix in (".tsv", ".tab") or header_line.count("\t") > header_line.count(",")
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if tabs else ",", strict=True)
+    source = io.StringIO(content, newline="")
     header: list[str] = []
-    try:
-        for number, row in enumerate(reader, start=1):
-            if number == 1:
-                header = [name.strip() for name in row]
-            elif len(row) == len(header):
-                yield number, dict(zip(header, row, strict=True))
-            elif row:
-                expected = f"expected {len(header)} columns ({', '.join(header)}), found {len(row)}."
-                yield number, _BadRowError(expected)
-    except csv.Error as error:
-        raise DataError(f"{path.name}, line {reader.line_num}: {error}; expected quotes that close.") from None
+    for number, row in files.rows(
+        source, path.name, delimiter="\t" if tabs else ",", strict=True, longest=max(len(content), 1)
+    ):
+        if number == 1:
+            header = [name.strip() for name in row]
+            yield number, header
+        elif len(row) == len(header):
+            yield number, dict(zip(header, row, strict=True))
+        elif row:
+            yield number, _BadRowError(f"found {len(row)} columns, expected {len(header)} ({', '.join(header)}).")
 
 
-def _json_rows(content: str, path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield number and fields of every line."""
+def _json_rows(content: str, path: Path) -> Rows:
+    """Yield the objects that stand one a line; the first one names the columns."""
+    named = False
     for number, line in enumerate(content.split("\n"), start=1):
         if line.strip():
-            try:
-                row = json.loads(line)
-            except NO_JSON as error:
-                row = _BadRowError(f"expected one JSON object a line: {getattr(error, 'msg', error)}.")
-            yield number, row if isinstance(row, dict | _BadRowError) else _BadRowError("expected a JSON object.")
+            row = _object(line)
+            if not named:
+                yield number, row if isinstance(row, _BadRowError) else list(row)
+                named = True
+            yield number, row
+
+
+def _object(line: str) -> dict[str, Any] | _BadRowError:
+    try:
+        row = json.loads(line, object_pairs_hook=_once)
+    except _BadRowError as error:
+        return error
+    except NO_JSON as error:
+        return _BadRowError(f"expected one JSON object a line: {getattr(error, 'msg', error)}.")
+    return row if isinstance(row, dict) else _BadRowError("expected a JSON object.")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object whose names are all different; of equal ones Python would keep the last."""
+    if len(values := dict(pairs)) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _BadRowError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands there twice.")
+    return values
 
 
 def _columns(path: Path, names: list[str], text: str, label: str, split: str) -> tuple[str, str, str]:
@@ -123,14 +140,18 @@ def _columns(path: Path, names: list[str], text: str, label: str, split: str) ->
     for kind, name in found.items():
         if not name:
             raise DataError(f"{path.name}: which column is the {kind}? Give --data.{kind}, one of {', '.join(names)}.")
-    return found["text"], found["label"], find("split", split, SPLIT_NAMES)
+    used = found["text"], found["label"], find("split", split, SPLIT_NAMES)
+    for name in used:
+        if names.count(name) > 1:
+            raise DataError(f"{path.name}, row 1: found {names.count(name)} columns {name!r}, expected one.")
+    return used
 
 
 def _example(row: Any, text: str, label: str, split: str) -> Example:
     """Return the example of a row, or raise."""
     if isinstance(row, _BadRowError):
         raise row
-    values = {name: "" if row.get(name) is None else str(row[name]).strip() for name in (text, label, split) if name}
+    values = {name: _text_of(row, name) for name in (text, label, split) if name}
     if any("\ud800" <= character <= "\udfff" for character in "".join(values.values())):
         raise _BadRowError("half of a character (an escape of \\ud800 to \\udfff without its other half).")
     if not values[label]:
@@ -142,6 +163,13 @@ def _example(row: Any, text: str, label: str, split: str) -> Example:
     if values[split].lower() not in SPLITS:
         raise _BadRowError(f"column {split!r} holds {values[split]!r}, expected one of {', '.join(SPLITS)}.")
     return Example(values[text], values[label], SPLITS[values[split].lower()])
+
+
+def _text_of(row: dict[str, Any], name: str) -> str:
+    value = row.get(name)
+    if isinstance(value, list | dict):
+        raise _BadRowError(f"column {name!r} holds a JSON {type(value).__name__}, expected text or a number.")
+    return "" if value is None else str(value).strip()
 
 
 def _with_validation(examples: list[Example]) -> list[Example]:

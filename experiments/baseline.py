@@ -18,7 +18,7 @@ from experiments.base.options import changed, validate
 from experiments.data.text import Example, split_words
 from experiments.data.text_task import SPLITS, TextTask
 from experiments.run.config import Data, chosen_names
-from experiments.storage.run_folder import SUMMARY, RunFolder
+from experiments.storage.run_folder import RunFolder
 from experiments.tasks import TASKS
 
 try:
@@ -111,7 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
         folder = RunFolder(options.out) if options.out else None
         facts = score(options)
         if folder:
-            folder.write_json(SUMMARY, facts)
+            with folder:
+                folder.finish(facts)
         test = facts["test"]
         print(f"test accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} (TF-IDF, linear)")
 

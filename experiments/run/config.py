@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar
 
+from experiments.base import files
 from experiments.base.command_line import parse
 from experiments.base.devices import DeviceOptions
 from experiments.base.errors import UsageError, unknown
@@ -194,7 +195,7 @@ def _resumed(folder: Path, arguments: list[str]) -> Config:
             raise UsageError(f"--resume takes every option but --devices from the folder: leave out {word}.")
     if not (folder / CONFIG).is_file():
         raise UsageError(f"--resume {folder} has no {CONFIG}: give the folder of a run.")
-    config = from_json((folder / CONFIG).read_bytes())
+    config = from_json(files.content(folder / CONFIG))
     as_before = DeviceOptions(count=config.devices.count, parameters=config.devices.parameters)
     given = parse(Resumed, arguments, program="python -m experiments.train", default=Resumed(folder, as_before))
     validate(given)

@@ -36,8 +36,9 @@ from experiments.run.saver import Saver
 from experiments.run.signals import Stop
 from experiments.run.step import Programs, Recipe, State, StepReport, culprit
 from experiments.run.trace import Trace
+from experiments.storage.finished import finished
 from experiments.storage.parameters import PARAMETERS, save_parameters
-from experiments.storage.run_folder import ENVIRONMENT, SUMMARY, VOCABULARY, RunFolder
+from experiments.storage.run_folder import ENVIRONMENT, PROFILE, VOCABULARY, RunFolder
 
 IN_FLIGHT = 3
 """Steps between a request of one process and the report in which all processes see it."""
@@ -186,7 +187,7 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
     A task that is already built is not read again; a finished run is only read.
     """
     folder = run_folder(config)
-    if config.resume and (folder.path / SUMMARY).exists():
+    if config.resume and finished(folder.path):
         return result_of(folder.path)
     with devices.mesh(config.devices, config.data.batch_size):
         clock = Clock()
@@ -200,8 +201,8 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
             objective = OBJECTIVES[config.objective]
             progress = Progress(config.epochs * task.steps_per_epoch, objective.shown)
             journal = Journal(Rules(task.steps_per_epoch, objective.chosen_by), folder, progress, config.tensorboard)
-            saver = Saver(config, task, folder.path, clock, stop, progress)
-            trace = Trace(folder.path / "profile" if config.profile and devices.is_first() else None)
+            saver = Saver(config, task, folder, clock, stop, progress)
+            trace = Trace(folder.path / PROFILE if config.profile and devices.is_first() else None)
             run = Run(config, task, programs, objective, prepared.term_weights, journal, saver, trace, clock)
             try:
                 if config.resume:
@@ -216,9 +217,10 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
                 trace.close()
                 journal.close()
             facts = finish(run, folder, prepared.vectors_found)
-        facts["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
-        folder.write_json(SUMMARY, facts)
-        saver.discard()
+            clock.turn()
+            facts["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
+            folder.finish(facts)
+            saver.discard()
     return facts | {"folder": folder.path}
 
 
@@ -242,6 +244,7 @@ def finish(run: Run, folder: RunFolder, found: float | None) -> dict[str, Any]:
     }
     parameters = devices.gather(nnx.state(run.programs.objective(journal.best_parameters)))
     if devices.is_first():
+        folder.check_place()
         save_parameters(folder.path / PARAMETERS, parameters)
         plot(folder.path / "training.png", journal.records, in_words(facts), run.objective.shown)
     return facts

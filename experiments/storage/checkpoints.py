@@ -4,7 +4,6 @@
 of every file and its own. It is made under a hidden name, flushed to the disk, and then renamed.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -20,8 +19,10 @@ import orbax.checkpoint as ocp
 
 from experiments.base.errors import DataError
 from experiments.base.json_files import read_object
+from experiments.storage import manifest
+from experiments.storage.manifest import MANIFEST, flush
 
-ARRAYS, FACTS, MANIFEST = "arrays", "facts.json", "manifest.json"
+ARRAYS, FACTS = "arrays", "facts.json"
 PARTIAL, TRASH = ".partial-", ".trash-"
 
 
@@ -40,35 +41,26 @@ def write(folder: Path, step: int, tree: Any, facts: dict[str, Any]) -> Path:
         checkpointer.save(partial.absolute() / ARRAYS, args=ocp.args.PyTreeSave(named(tree)))
     (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
     shapes = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in named(tree).items()}
-    manifest = {"step": step, "arrays": shapes, "files": _digests(partial)}
-    (partial / MANIFEST).write_text(json.dumps({"sha256": _digest(manifest), **manifest}, indent=1), encoding="utf-8")
-    for path in [*partial.rglob("*"), partial]:
-        _flush(path)
+    text = manifest.text_for(partial, {"step": step, "arrays": shapes})
+    (partial / MANIFEST).write_text(text, encoding="utf-8")
+    for path in [partial / MANIFEST, *(path for path in partial.rglob("*") if path.is_dir()), partial]:
+        flush(path)
     os.rename(partial, final)
-    _flush(folder)
+    flush(folder)
     return final
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """Return the manifest of a checkpoint, or raise DataError saying what is wrong with which file."""
+    """Return what the manifest of a checkpoint states, or raise DataError saying what is wrong with which file."""
+    found = manifest.read(path)
     try:
-        manifest = read_object(path / MANIFEST)
-        stated, step = manifest.pop("sha256"), str(manifest["step"])
-        files, _ = dict(manifest["files"]), dict(manifest["arrays"])
-    except (DataError, OSError, LookupError, TypeError, ValueError):
+        step, arrays = str(found.facts["step"]), dict(found.facts["arrays"])
+    except (LookupError, TypeError, ValueError):
         raise DataError(f"{MANIFEST} is missing or damaged") from None
-    if stated != _digest(manifest) or step != path.name:
+    if step != path.name:
         raise DataError(f"{MANIFEST} was changed")
-    found = _digests(path)
-    for name in sorted(files.keys() | found.keys()):
-        if name not in found:
-            raise DataError(f"{name} is missing")
-        if name not in files:
-            raise DataError(f"{name} does not belong there")
-        if found[name] != files[name]:
-            which = "size" if found[name]["size"] != files[name]["size"] else "SHA-256"
-            raise DataError(f"{name} has another {which} than when it was written")
-    return manifest
+    found.check()
+    return {"step": step, "arrays": arrays}
 
 
 def load(path: Path, expected: Any) -> tuple[Any, dict[str, Any]]:
@@ -153,28 +145,3 @@ def _move(path: Path, quarantine: Path) -> Path:
     target = next(quarantine / name for name in names if not (quarantine / name).exists())
     os.rename(path, target)
     return target
-
-
-def _digest(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of a value that JSON can hold."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _digests(path: Path) -> dict[str, dict[str, Any]]:
-    """Return size and SHA-256 of every file below a folder but the manifest, read back from where it was written."""
-    found = {}
-    for file in path.rglob("*"):
-        if file.is_file() and file != path / MANIFEST:
-            with file.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-            found[file.relative_to(path).as_posix()] = {"size": file.stat().st_size, "sha256": digest}
-    return found
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or the names in a folder have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

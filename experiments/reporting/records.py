@@ -160,10 +160,14 @@ def telling(setting: str, settings: Sequence[str]) -> str:
 
 def read(folder: Path) -> Run:
     """Return a run from its folder."""
-    failure = folder / FAILURE
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give run folders, or the folder of a sweep.")
-    if source := finished(folder):
+    return _read(folder, finished(folder))
+
+
+def _read(folder: Path, source: Finished | None) -> Run:
+    failure = folder / FAILURE
+    if source:
         return _finished(folder, source)
     if failure.exists():
         record = read_object(failure)
@@ -216,10 +220,11 @@ def collect(folders: Iterable[Path]) -> list[Run]:
             runs.append(read(folder))
             continue
         for path in results:
-            if (path / SUMMARY).exists() and not (path / FAILURE).exists() and finished(path) is None:
+            source = finished(path)
+            if source is None and not (path / FAILURE).exists():
                 print(f"{_cut_off(path)} It is left out.", file=sys.stderr)
             else:
-                runs.append(read(path))
+                runs.append(_read(path, source))
     tell_unverified([run.source for run in runs])
     return runs
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.base import files
 from experiments.base.errors import DataError
+from experiments.base.files import MOST, digest
+from experiments.base.files import content as content_of
 from experiments.base.json_files import read_object
 
 MANIFEST = "manifest.json"
@@ -49,14 +50,14 @@ class Manifest:
                 raise DataError(f"{name} does not belong there")
             size = self._size(name, found[name])
             if most is None or size <= most:
-                self._compare(name, files.digest(self.folder / name))
+                self._compare(name, digest(self.folder / name))
 
-    def content(self, name: str, most: int = files.MOST) -> bytes:
+    def content(self, name: str, most: int = MOST) -> bytes:
         """Return what a file of at most `most` bytes holds, or raise DataError where that is not what was written."""
         if name not in self.files:
             raise DataError(f"{name} does not belong there")
         self._size(name, os.lstat(self.folder / name))
-        found = files.content(self.folder / name, most)
+        found = content_of(self.folder / name, most)
         self._compare(name, hashlib.sha256(found).hexdigest())
         return found
 
@@ -67,8 +68,8 @@ class Manifest:
             raise DataError(f"{name} has another size than when it was written")
         return status.st_size
 
-    def _compare(self, name: str, digest: str) -> None:
-        if digest != self.files[name]["sha256"]:
+    def _compare(self, name: str, found: str) -> None:
+        if found != self.files[name]["sha256"]:
             raise DataError(f"{name} has another SHA-256 than when it was written")
 
 
@@ -93,7 +94,7 @@ def text_for(folder: Path, facts: Mapping[str, Any], passes: Passes = nothing) -
     for name, status in _entries(folder, passes):
         _check_kind(name, status)
         flush(folder / name)
-        found[name] = {"size": status.st_size, "sha256": files.digest(folder / name)}
+        found[name] = {"size": status.st_size, "sha256": digest(folder / name)}
     content = {**facts, "files": found}
     return json.dumps({"sha256": _digest(content), **content}, indent=1)
 

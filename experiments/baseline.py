@@ -68,10 +68,15 @@ def score(options: Options) -> dict[str, Any]:
     for split, rows in examples.items():
         if not rows:
             raise DataError(f"the {split} split has no examples: give the data more rows.")
-    vectorizer = TfidfVectorizer(analyzer=_words_and_pairs, sublinear_tf=True, min_df=2)
-    vectorizer.fit(example.text for example in examples["train"])
-    vectors = {split: vectorizer.transform(row.text for row in rows) for split, rows in examples.items()}
     labels = {split: [row.target for row in rows] for split, rows in examples.items()}
+    if len(set(labels["train"])) < 2:
+        raise DataError(f"every text of the train split has the class {labels['train'][0]!r}: give it two classes.")
+    vectorizer = TfidfVectorizer(analyzer=_words_and_pairs, sublinear_tf=True, min_df=2)
+    try:
+        vectorizer.fit(example.text for example in examples["train"])
+    except ValueError:
+        raise DataError("no word is in two texts of the train split: give the data more rows.") from None
+    vectors = {split: vectorizer.transform(row.text for row in rows) for split, rows in examples.items()}
     fitted = {C: LinearSVC(C=C).fit(vectors["train"], labels["train"]) for C in PENALTIES}
     validation = {C: model.score(vectors["validation"], labels["validation"]) for C, model in fitted.items()}
     best = max(PENALTIES, key=validation.__getitem__)

@@ -1,59 +1,70 @@
-"""Every check on what a user passes, and the way from user shapes to canonical shapes. All user errors are raised here.
+"""Every check on what a user passes. A check raises, or returns the value as the type that it is now known to have.
 
-TypeError for a wrong dtype or kind, ValueError for a wrong shape or value; each message names the argument, what was
-expected, what came, and the fix.
+TypeError for a wrong dtype or kind, ValueError for a wrong shape or value. A message is one sentence that names the
+argument, what was expected, what came, and the fix; nothing here computes anything but that sentence.
 """
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
-from jax.typing import ArrayLike
+from jax import lax
 
-from lnpool import _dispatch, _pieces
-from lnpool._scale import SCALE_LIMITS
-from lnpool._types import Call, Implementation, Inputs, Pieces
+from lnpool._formulas.scale import SCALE_LIMITS
 
 Name = TypeVar("Name", bound=str)
+Shape = tuple[int, ...]
+
+_LARGEST_INDEX = int(np.iinfo(np.int32).max)
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
-class Checked(NamedTuple):
-    """A call that is known to be sound, and the shapes that the user knows."""
-
-    call: Call
-    inputs: Inputs
-    batch: tuple[int, ...]
-    tokens: int
-    features: int
+def _kind(value: object) -> str:
+    return "a numpy masked array" if isinstance(value, np.ma.MaskedArray) else type(value).__name__
 
 
 def one_of(argument: str, value: object, allowed: Iterable[Name]) -> Name:
-    """``value`` if it is one of the names, else a ValueError that offers the nearest."""
+    """One of the names; a misspelt one is told the nearest."""
     names = list(allowed)
+    if not isinstance(value, str):
+        raise TypeError(f"{argument} must be a string, one of {', '.join(map(repr, names))}, got {_kind(value)}.")
     for name in names:
         if value == name:
             return name
-    close = difflib.get_close_matches(str(value), names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"{argument}={value!r} is unknown; {hint}Use one of {', '.join(map(repr, names))}.")
+    close = difflib.get_close_matches(value, names, n=1)
+    hint = f"; did you mean {close[0]!r}" if close else ""
+    raise ValueError(f"{argument} must be one of {', '.join(map(repr, names))}, got {value!r}{hint}.")
 
 
 def positive_integer(argument: str, value: object) -> int:
-    """``value`` if it is an integer >= 1."""
+    """An integer >= 1 that indexes an array."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{argument} must be an integer, got {type(value).__name__}; pass {argument}=1 or more.")
-    if value < 1:
-        raise ValueError(f"{argument} must be at least 1, got {value}.")
+        raise TypeError(f"{argument} must be a static integer, got {_kind(value)}; pass {argument}=1 or more.")
+    if not 1 <= value <= _LARGEST_INDEX:
+        raise ValueError(f"{argument} must be at least 1 and below 2**31, got {value}.")
     return int(value)
 
 
+def boolean(argument: str, value: object) -> bool:
+    """A Python bool: it is static, a traced value cannot choose the formula."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} must be True or False (a static Python bool), got {_kind(value)}.")
+    return value
+
+
+def instance(argument: str, value: Any, kind: type, fix: str) -> None:
+    """An object of one class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{argument} must be an {kind.__name__}, got {_kind(value)}; pass {fix}.")
+
+
 def divides(features: int, heads: int) -> None:
-    """Raise unless the features split evenly over the heads."""
+    """Features that split evenly over the heads."""
     if features % heads:
         raise ValueError(
             f"heads must divide the features: {features} features over {heads} heads leave {features % heads} over; "
@@ -61,236 +72,196 @@ def divides(features: int, heads: int) -> None:
         )
 
 
-def boolean(argument: str, value: object) -> bool:
-    """``value`` if it is a Python bool: it is static, a traced value cannot choose the formula."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{argument} must be True or False (a static Python bool), got {type(value).__name__}.")
-    return value
-
-
-def floating(argument: str, value: ArrayLike) -> Array:
-    """``value`` as an array, if it is a real floating-point array."""
+def array(argument: str, value: object) -> None:
+    """An array that JAX can hold as it is."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{argument} must be a plain array, got a numpy masked array; pass {argument}.data, and mask= for tokens."
+        )
     if not isinstance(value, jax.Array | np.ndarray | np.generic):
-        raise TypeError(f"{argument} must be an array, got {type(value).__name__}; pass jnp.asarray(...).")
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"{argument} must be floating point, got {value.dtype}; pass {argument}.astype(jnp.float32).")
-    return jnp.asarray(value)
+        raise TypeError(f"{argument} must be an array, got {_kind(value)}; pass jnp.asarray({argument}).")
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        raise TypeError(
+            f"{argument} must have the byte order of this machine, got {value.dtype.str}; "
+            f"pass {argument}.astype({argument}.dtype.newbyteorder('='))."
+        )
 
 
-def compute_dtype(*arrays: Array) -> jnp.dtype:
-    """The dtype of the arithmetic inside: float32, or float64 where an argument has it; also under strict promotion."""
-    return jnp.dtype(jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32)
+def floating(argument: str, value: object) -> None:
+    """A real floating-point array."""
+    array(argument, value)
+    dtype: Any = value.dtype  # type: ignore[attr-defined]  # an array, checked above
+    if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize > 8:
+        raise TypeError(f"{argument} must be floating point, got {dtype}; pass {argument}.astype(jnp.float32).")
 
 
-def _check_states(states: ArrayLike) -> Array:
-    states = floating("states", states)
-    if states.ndim < 2:
-        raise ValueError(f"states must have shape [*B T D], rank 2 or more, got {states.shape}; pass states[None].")
-    if states.shape[-2] == 0:
-        raise ValueError(f"states must hold at least one token, got shape {states.shape}; mask empty texts instead.")
-    return states
+def states(value: Any) -> None:
+    """States [*B T D]."""
+    floating("states", value)
+    if value.ndim < 2:
+        raise ValueError(f"states must have shape [*B T D], rank 2 or more, got {value.shape}; pass states[None].")
+    if value.shape[-2] == 0:
+        raise ValueError(f"states must hold at least one token, got shape {value.shape}; mask empty texts instead.")
+    if value.shape[-1] == 0:
+        raise ValueError(f"states must have at least one feature, got shape {value.shape}; pass [*B T D] with D >= 1.")
 
 
-def check_scores(scores: ArrayLike, batch: tuple[int, ...], tokens: int) -> Array:
-    """Scores [*B T] or [*B T H] as [*B T H]."""
-    scores = floating("scores", scores)
-    leading = (*batch, tokens)
-    if scores.shape == leading:
-        return scores[..., None]
-    if scores.ndim == len(leading) + 1 and scores.shape[:-1] == leading and scores.shape[-1] > 0:
-        return scores
-    raise ValueError(
-        f"scores must have shape [*B T] = {leading} or [*B T H] = {(*leading, 'H')} to fit the states, "
-        f"got {scores.shape}; for one scorer drop its last axis, scores[..., 0]."
-    )
+def features_of(argument: str, value: Any, features: int) -> None:
+    """States [*B T D] with the D that a module was made for."""
+    floating(argument, value)
+    if value.ndim < 2 or value.shape[-1] != features:
+        raise ValueError(
+            f"{argument} must have shape [*B T D] with D = {features}, got {value.shape}; "
+            "make the module with features equal to the last axis."
+        )
 
 
-def check_mask(mask: ArrayLike, batch: tuple[int, ...], tokens: int) -> Array:
-    """Mask [*#B T] broadcast to [*B T]."""
-    if not isinstance(mask, jax.Array | np.ndarray):
-        raise TypeError(f"mask must be a boolean array, got {type(mask).__name__}; pass jnp.asarray(mask, bool).")
-    if mask.dtype != bool:
-        raise TypeError(f"mask must be boolean, True = real token, got {mask.dtype}; pass mask.astype(bool).")
-    shape = (*batch, tokens)
-    fits = mask.ndim <= len(shape) and mask.ndim >= 1 and mask.shape[-1] == tokens
-    fits = fits and all(m in (1, b) for m, b in zip(mask.shape[-2::-1], batch[::-1], strict=False))
+def scores(value: Any, leading: Shape) -> None:
+    """Scores [*B T] or [*B T H]; ``leading`` is [*B T]."""
+    floating("scores", value)
+    heads = value.shape[len(leading) :]
+    if value.shape[: len(leading)] != leading or len(heads) > 1 or 0 in heads:
+        raise ValueError(
+            f"scores must have shape [*B T] = {leading} or [*B T H] = {(*leading, 'H')} with one head or more to fit "
+            f"the states, got {value.shape}; for one scorer drop its last axis, scores[..., 0]."
+        )
+
+
+def scores_alone(value: Any, heads: int | None) -> None:
+    """Scores without states: [*B T], or [*B T H] for H heads."""
+    floating("scores", value)
+    if value.ndim < (1 if heads is None else 2):
+        raise ValueError(f"scores must have shape [*B T], or [*B T H] with p [H], got {value.shape}; add the axes.")
+    if 0 in value.shape[-1 if heads is None else -2 :]:
+        raise ValueError(f"scores must hold at least one token and head, got shape {value.shape}; mask empty texts.")
+
+
+def mask(value: Any, leading: Shape) -> None:
+    """Mask [*#B T]; ``leading`` is [*B T]."""
+    if value is None:
+        return
+    array("mask", value)
+    if value.dtype != bool:
+        raise TypeError(f"mask must be boolean, True = real token, got {value.dtype}; pass mask.astype(bool).")
+    fits = 1 <= value.ndim <= len(leading) and value.shape[-1] == leading[-1]
+    fits = fits and all(m in (1, b) for m, b in zip(value.shape[-2::-1], leading[-2::-1], strict=False))
     if not fits:
         raise ValueError(
-            f"mask must have shape [*#B T], broadcastable to {shape} with all {tokens} tokens, got {mask.shape}."
+            f"mask must have shape [*#B T], broadcastable to {leading} with all {leading[-1]} tokens, "
+            f"got {value.shape}; pass one value a token."
         )
-    return jnp.broadcast_to(jnp.asarray(mask), shape)
 
 
-def _heads(heads: int, size: int | None = None) -> tuple[int, ...]:
-    """The head axis in a canonical shape: absent for a single head."""
-    return () if heads == 1 else (size or heads,)
-
-
-def _check_p(p: ArrayLike, features: int, heads: int, dtype: jnp.dtype) -> Array:
-    """The exponent in canonical shape [1 *H|1 K|1]."""
+def exponent(p: Any) -> None:
+    """A real number or a floating-point array."""
     if isinstance(p, bool) or not isinstance(p, int | float | jax.Array | np.ndarray | np.generic):
-        raise TypeError(f"p must be a number or an array, got {type(p).__name__}; pass jnp.asarray(p).")
-    if not jnp.issubdtype(jnp.result_type(p), jnp.floating) and not isinstance(p, int):
-        raise TypeError(f"p must be floating point, got {jnp.result_type(p)}; pass p.astype(jnp.float32).")
-    array = jnp.asarray(p, dtype)
-    if array.shape == ():
-        return array.reshape(1, *_heads(heads, 1), 1)
-    if array.shape == (features,):
-        return array.reshape(1, *_heads(heads), features // heads)
-    if array.shape == (heads,):
-        return array.reshape(1, *_heads(heads), 1)
-    raise ValueError(
-        f"p must be a scalar, one exponent per feature [D] = ({features},) or per head [H] = ({heads},), "
-        f"got shape {array.shape}; heads come from the last axis of scores."
-    )
+        raise TypeError(f"p must be a number or an array, got {_kind(p)}; pass jnp.asarray(p).")
+    if isinstance(p, int):
+        if abs(p) > sys.float_info.max:
+            raise ValueError(f"p must be in the range of a float, got an integer of {p.bit_length()} bits; pass inf.")
+    elif not isinstance(p, float):
+        floating("p", p)
 
 
-def _log_range(log_states: bool, log_bound: float | None, scale_limit: str | None) -> tuple[float, float] | None:
+def exponent_shape(shape: Shape, features: int, heads: int) -> None:
+    """One exponent, one for each feature, or one for each head."""
+    if shape not in ((), (features,), (heads,)):
+        raise ValueError(
+            f"p must be a scalar, one exponent per feature [D] = ({features},) or per head [H] = ({heads},), "
+            f"got shape {shape}; heads come from the last axis of scores."
+        )
+
+
+def kind_of_states(scale_limit: object, log_states: object, log_bound: Any) -> None:
+    """What the states are: h, log h with or without a promised bound, or raw numbers for a scale limit."""
+    boolean("log_states", log_states)
     if scale_limit is not None:
-        name = one_of("scale_limit", scale_limit, SCALE_LIMITS)
+        one_of("scale_limit", scale_limit, SCALE_LIMITS)
         if log_states:
-            raise ValueError("scale_limit makes log states from raw ones; with log_states=True drop scale_limit.")
+            raise ValueError("scale_limit makes log states from raw ones, got log_states=True too; drop one of them.")
         if log_bound is not None:
-            raise ValueError("every scale_limit knows its own bound; drop log_bound.")
-        return SCALE_LIMITS[name].log_range
+            raise ValueError("log_bound must be None with a scale_limit, whose bound is known; drop log_bound.")
     if log_bound is None:
-        return None
+        return
     if isinstance(log_bound, bool) or not isinstance(log_bound, int | float | np.floating):
-        raise TypeError(f"log_bound must be a static Python float, got {type(log_bound).__name__}.")
+        raise TypeError(f"log_bound must be a static Python float, got {_kind(log_bound)}; pass a number.")
     if not log_states:
         raise ValueError("log_bound bounds |log h|, so it needs log_states=True and log h as the states.")
-    if not (math.isfinite(log_bound) and log_bound > 0):
+    if not 0 < log_bound <= _LARGEST_FLOAT:
         raise ValueError(f"log_bound must be positive and finite, got {log_bound}; pass None where no bound is known.")
-    return -float(log_bound), float(log_bound)
 
 
-def _check_implementation(implementation: str | None) -> Implementation:
-    if implementation is None:
-        return _dispatch.best()
-    name = one_of("implementation", implementation, _dispatch.BACKENDS)
-    reason = _dispatch.BACKENDS[name].why_not()
-    if reason is not None:
-        raise NotImplementedError(f"implementation={name!r} cannot run here: {reason}")
-    return name
-
-
-def _check_axis(axis_name: str | None) -> str | None:
-    if axis_name is None:
-        return None
-    if not isinstance(axis_name, str):
-        raise TypeError(f"axis_name must be the name of one shard_map axis, got {type(axis_name).__name__}.")
+def axis_name(value: object) -> None:
+    """None, or the name of an axis of the shard_map around this call."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"axis_name must be the name of one shard_map axis, got {_kind(value)}; pass a string.")
     try:
-        lax.axis_size(axis_name)
+        lax.axis_size(value)
     except NameError:
         raise ValueError(
-            f"axis_name={axis_name!r} is no axis here; call inside jax.shard_map over a mesh that has it."
+            f"axis_name={value!r} is no axis here; call inside jax.shard_map over a mesh that has it."
         ) from None
-    return axis_name
 
 
-def _check_segments(states: Array, segment_ids: ArrayLike, num_segments: int) -> Pieces:
+def segments(states: Any, segment_ids: Any, num_segments: object) -> None:
+    """Packed states [N D] with sorted ids [N]; traced ids cannot be looked at."""
     if states.ndim != 2:
         raise ValueError(f"packed states must have shape [N D], got {states.shape}; use jax.vmap for more axes.")
-    if not isinstance(segment_ids, jax.Array | np.ndarray):
-        raise TypeError(f"segment_ids must be an array, got {type(segment_ids).__name__}; pass jnp.asarray(...).")
+    array("segment_ids", segment_ids)
     if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
-        raise TypeError(f"segment_ids must be integers, got {segment_ids.dtype}.")
+        raise TypeError(f"segment_ids must be integers, got {segment_ids.dtype}; pass segment_ids.astype(jnp.int32).")
     if segment_ids.shape != states.shape[:1]:
-        raise ValueError(f"segment_ids must have shape [N] = {states.shape[:1]}, got {segment_ids.shape}.")
-    num_segments = positive_integer("num_segments", num_segments)
+        raise ValueError(
+            f"segment_ids must have shape [N] = {states.shape[:1]}, got {segment_ids.shape}; pass one id a token."
+        )
+    positive_integer("num_segments", num_segments)
     known = None if isinstance(segment_ids, jax.core.Tracer) else np.asarray(segment_ids)
     if known is not None and bool(np.any(known[1:] < known[:-1])):
-        raise ValueError("segment_ids must be sorted: the tokens of a text lie together; sort tokens and ids first.")
-    return _pieces.cut(jnp.asarray(segment_ids), num_segments)
+        raise ValueError("segment_ids must be sorted, so that the tokens of a text lie together; sort both by the ids.")
 
 
-def check(
-    states: ArrayLike,
-    scores: ArrayLike | None,
-    p: ArrayLike,
-    *,
-    mask: ArrayLike | None,
-    scale_limit: str | None,
-    log_states: bool,
-    log_bound: float | None,
-    sharpen: bool,
-    axis_name: str | None = None,
-    implementation: str | None,
-    segments: tuple[ArrayLike, int] | None = None,
-) -> Checked:
-    """What the public functions accept -> one canonical call; everything that a user can get wrong ends here."""
-    states = _check_states(states)
-    tokens, features = states.shape[-2:]
-    batch = states.shape[:-2]
-    rows = math.prod(batch)
-    call = Call(
-        implementation=_check_implementation(implementation),
-        log_states=boolean("log_states", log_states),
-        scale_limit=None if scale_limit is None else one_of("scale_limit", scale_limit, SCALE_LIMITS),
-        log_range=_log_range(log_states, log_bound, scale_limit),
-        sharpen=boolean("sharpen", sharpen),
-        axis_name=_check_axis(axis_name),
-    )
-    pieces = None if segments is None else _check_segments(states, *segments)
-    scores = jnp.zeros((*batch, tokens, 1), states.dtype) if scores is None else check_scores(scores, batch, tokens)
-    heads = scores.shape[-1]
-    divides(features, heads)
-    scores = scores.reshape(rows, tokens, *_heads(heads), 1)
-    if mask is not None:
-        mask = check_mask(mask, batch, tokens).reshape(rows, tokens, *_heads(heads, 1), 1)
-    dtype = compute_dtype(states, scores)
-    p = _check_p(p, features, heads, dtype)
-    states = states.reshape(rows, tokens, *_heads(heads), features // heads)
-    inputs = Inputs(states, scores, p, mask, pieces)
-    reason = _dispatch.BACKENDS[call.implementation].unsupported(call, inputs)
+def runs_here(implementation: str, reason: str | None) -> None:
+    """An implementation that this machine can run."""
     if reason is not None:
-        raise NotImplementedError(f"implementation={call.implementation!r} cannot take these inputs: {reason}")
-    return Checked(call, inputs, batch if pieces is None else pieces.last.shape, tokens, features)
+        raise NotImplementedError(f"implementation={implementation!r} cannot run here: {reason}")
 
 
-def check_attention(
-    scores: ArrayLike, p: ArrayLike, *, mask: ArrayLike | None, sharpen: bool
-) -> tuple[tuple[int, ...], Call, Inputs]:
-    """Scores alone -> their shape, a call and canonical inputs; the last axis is heads when p is [H]."""
-    scores = floating("scores", scores)
-    headed = jnp.ndim(p) == 1
-    if scores.ndim < 1 + headed:
-        raise ValueError(f"scores must have shape [*B T], or [*B T H] with p [H], got {scores.shape}; add the axes.")
-    *batch, tokens, heads = scores.shape if headed else (*scores.shape, 1)
-    rows = math.prod(batch)
-    if mask is not None:
-        mask = check_mask(mask, tuple(batch), tokens).reshape(rows, tokens, *_heads(heads, 1), 1)
-    p = _check_p(p, heads, heads, compute_dtype(scores))
-    call = Call(implementation=_dispatch.best(), sharpen=boolean("sharpen", sharpen))
-    canonical = scores.reshape(rows, tokens, *_heads(heads), 1)
-    return scores.shape, call, Inputs(canonical, canonical, p, mask)
+def takes_inputs(implementation: str, reason: str | None) -> None:
+    """An implementation that has a way to run this call."""
+    if reason is not None:
+        raise NotImplementedError(f"implementation={implementation!r} cannot take these inputs: {reason}")
 
 
 def interval(argument: str, lower: float, upper: float) -> None:
-    """Raise unless 0 < lower < upper < inf."""
+    """0 < lower < upper < inf."""
     if not 0 < lower < upper < math.inf:
         raise ValueError(
             f"{argument} needs 0 < lower < upper < inf, got ({lower}, {upper}); pass (0.05, 16) for example."
         )
 
 
-def initial_exponent(p_init: float, exponent: str, allowed: tuple[float, float]) -> float:
-    """``p_init`` if the parametrisation can take it."""
+def initial_exponent(p_init: Any, exponent: str, allowed: tuple[float, float]) -> None:
+    """An exponent that the parametrisation can take, and float32 can hold."""
     if isinstance(p_init, bool) or not isinstance(p_init, int | float | np.floating):
-        raise TypeError(f"p_init must be a number, got {type(p_init).__name__}.")
+        raise TypeError(f"p_init must be a number, got {_kind(p_init)}; pass a Python float.")
     lower, upper = allowed
-    if not (lower < p_init < upper or (exponent == "fixed" and abs(p_init) == math.inf)):
+    inside = lower < p_init < upper and -_LARGEST_FLOAT <= p_init <= _LARGEST_FLOAT
+    if not (inside or (exponent == "fixed" and p_init in (math.inf, -math.inf))):
         raise ValueError(
-            f'p_init={p_init} is outside the range ({lower}, {upper}) of exponent="{exponent}"; '
-            'use exponent="bounded" for 0.05 < p < 16, "raw" or "fixed" for any p.'
+            f'p_init must lie inside of the range ({lower}, {upper}) of exponent="{exponent}", got {p_init}; '
+            'use exponent="positive" for any p > 0, "raw" or "fixed" for any p.'
         )
-    return float(p_init)
 
 
-def last_axis(argument: str, value: Array, features: int) -> None:
-    """Raise unless the last axis has the size that the module was made for."""
-    if value.ndim < 2 or value.shape[-1] != features:
-        raise ValueError(
-            f"{argument} must have shape [*B T D] with D = {features}, got {value.shape}; "
-            "make the module with features equal to the last axis."
-        )
+def float_dtype(argument: str, value: Any) -> None:
+    """A floating-point dtype, or None."""
+    if value is None:
+        return
+    try:
+        dtype = jnp.dtype(value)
+    except TypeError:
+        raise TypeError(f"{argument} must be a dtype, got {value!r}; pass jnp.float32 for example.") from None
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{argument} must be a floating-point dtype, got {dtype}; pass jnp.float32 for example.")

@@ -44,14 +44,14 @@ def _whole_texts(call: Call) -> str | None:
 
 
 def _one_row_a_text(inputs: Inputs) -> str | None:
-    if inputs.pieces is not None:
+    if inputs.packing is not None:
         return 'it wants one row a text: use pool, or implementation="xla".'
     return None
 
 
 def _kernels() -> ModuleType:
     """The kernels, imported when first asked for: others need not wait for Pallas, nor have what it imports."""
-    return importlib.import_module("lnpool._kernels")
+    return importlib.import_module("lnpool._pallas")
 
 
 def _kernels_why_not() -> str | None:

@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Integer
 
-from lnpool import _check, _compat
+from lnpool import _canonical, _compat
 from lnpool._dispatch import BACKENDS, ForwardRule, ReverseRule, Saved
 from lnpool._types import Call, Inputs
 
@@ -84,6 +84,7 @@ def pool(
     log_states: bool = False,
     log_bound: float | None = None,
     sharpen: bool = True,
+    log_output: bool = False,
     axis_name: str | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "*B D"]:
@@ -107,13 +108,15 @@ def pool(
         log_bound: the caller's promise that ``|log h| <= log_bound``; with it and p >= 1 the states are read once.
         sharpen: True raises the attention to the power p, as the paper does: v = softmax(p z). False keeps it out,
             v = softmax(z) in r = [sum_i v_i h_i^p]^(1/p), which keeps the attention alive at p <= 0.
+        log_output: return log r, never by way of r: -inf where r is 0, and with ``scale_limit="exp"`` (log h = x)
+            signed states in and signed numbers out: unsharpened, attention pooling as p -> 0, the maximum as p -> inf.
         axis_name: inside ``jax.shard_map``, the mesh axis over which the T tokens of every row are split: each device
             pools its piece, sums and maxima meet by collectives, and all devices hold the result.
         implementation: "xla", "xla_jvp" (forward mode too), "reference", or None for the best that runs here.
 
     Returns:
         Pooled states ``[*B D]`` in the dtype of ``states``. A row with no token pools to 0 with zero gradient; a
-        negative h or a NaN at a real token gives NaN in the outputs that it enters.
+        NaN, a negative or infinite h, or an infinite score at a real token gives NaN in the outputs that it enters.
 
     Raises:
         TypeError: wrong dtype or kind of an argument, or forward-mode differentiation of a reverse-only rule.
@@ -129,7 +132,7 @@ def pool(
     References:
         Wu et al., "Attentive Pooling with Learnable Norms for Text Representation", ACL 2020.
     """
-    checked = _check.check(
+    checked = _canonical.pooling(
         states,
         scores,
         p,
@@ -138,6 +141,7 @@ def pool(
         log_states=log_states,
         log_bound=log_bound,
         sharpen=sharpen,
+        log_output=log_output,
         axis_name=axis_name,
         implementation=implementation,
     )
@@ -156,6 +160,7 @@ def pool_packed(
     log_states: bool = False,
     log_bound: float | None = None,
     sharpen: bool = True,
+    log_output: bool = False,
     axis_name: str | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "S D"]:
@@ -173,6 +178,7 @@ def pool_packed(
         log_states: as for ``pool``.
         log_bound: as for ``pool``.
         sharpen: as for ``pool``.
+        log_output: as for ``pool``.
         axis_name: inside ``jax.shard_map``, the mesh axis over which the tokens are split: an id means the same text on
             every device, and a text may lie on several. All devices hold the result. JAX 0.7 needs
             ``shard_map(..., check_vma=False)`` around packed texts.
@@ -196,7 +202,7 @@ def pool_packed(
     References:
         Wu et al., ACL 2020, as for ``pool``.
     """
-    checked = _check.check(
+    checked = _canonical.pooling(
         states,
         scores,
         p,
@@ -205,6 +211,7 @@ def pool_packed(
         log_states=log_states,
         log_bound=log_bound,
         sharpen=sharpen,
+        log_output=log_output,
         axis_name=axis_name,
         implementation=implementation,
         segments=(segment_ids, num_segments),
@@ -212,7 +219,7 @@ def pool_packed(
     return _pooled(checked)
 
 
-def _pooled(checked: _check.Checked) -> Array:
+def _pooled(checked: _canonical.Canonical) -> Array:
     """Run a checked call, and give the result the shape that the caller knows."""
     try:
         out = _run(checked.call, _varying(checked.call, checked.inputs))

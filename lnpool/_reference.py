@@ -6,14 +6,11 @@ Plain logarithms and exponentials, so that float64 reproduces the formula wherev
 custom derivative. (Wu et al., "Attentive Pooling with Learnable Norms for Text Representation", ACL 2020.)
 """
 
-import functools
-
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.nn import logsumexp
 
-from lnpool._rows import over_rows
-from lnpool._scale import SCALE_LIMITS
+from lnpool._formulas.scale import SCALE_LIMITS
 from lnpool._types import Call, Inputs
 
 _NEAR_ZERO = 1e-6  # |p| below which the formula is 0/0 in float64 and its expansion around p = 0 takes over
@@ -21,33 +18,30 @@ _NEAR_ZERO = 1e-6  # |p| below which the formula is 0/0 in float64 and its expan
 
 def pool(call: Call, inputs: Inputs) -> Array:
     """Pooled states [B 1 *H K]."""
-    return over_rows(functools.partial(_pool_row, call), inputs)
-
-
-def _pool_row(call: Call, inputs: Inputs) -> Array:
-    mask = jnp.ones_like(inputs.scores, bool) if inputs.mask is None else inputs.mask
+    states, scores, mask = inputs.tokens
+    mask = jnp.ones_like(scores, bool) if mask is None else mask
     p = jnp.clip(inputs.p, -1e30, 1e30)
-    z = jnp.where(mask, inputs.scores, 0).astype(p.dtype)
-    u, positive = _log_states(call, mask, inputs.states.astype(p.dtype))
-    some_positive = jnp.any(mask & positive, axis=0, keepdims=True)
-    some_zero = jnp.any(mask & ~positive, axis=0, keepdims=True)
+    z = jnp.where(mask, scores, 0).astype(p.dtype)
+    u, positive = _log_states(call, mask, states.astype(p.dtype))
+    some_positive = jnp.any(mask & positive, axis=1, keepdims=True)
+    some_zero = jnp.any(mask & ~positive, axis=1, keepdims=True)
     dead = ~some_positive | ((p <= 0) & some_zero)  # r = 0; below, constants stand in for what is undefined there
 
     def log_norm(y: Array, keep: Array, weights: Array | float = 1.0) -> Array:
         """log [sum_i weights_i exp(y_i)^p]^(1/p) over the kept tokens; p multiplies differences, whose digits count."""
         sign = jnp.where(p >= 0, 1, -1).astype(p.dtype)
-        top = lax.stop_gradient(sign * jnp.max(jnp.where(keep, sign * y, -jnp.inf), axis=0, keepdims=True))
-        sums = jnp.sum(jnp.where(keep, weights * jnp.exp(p_far * (y - top)), 0), axis=0, keepdims=True)
+        top = lax.stop_gradient(sign * jnp.max(jnp.where(keep, sign * y, -jnp.inf), axis=1, keepdims=True))
+        sums = jnp.sum(jnp.where(keep, weights * jnp.exp(p_far * (y - top)), 0), axis=1, keepdims=True)
         return top + jnp.log(sums) / p_far
 
     def mean(x: Array) -> Array:
-        return jnp.sum(jnp.where(mask, x, 0), axis=0, keepdims=True) / n
+        return jnp.sum(jnp.where(mask, x, 0), axis=1, keepdims=True) / n
 
-    n = jnp.maximum(jnp.sum(mask, axis=0, keepdims=True), 1).astype(p.dtype)
+    n = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1).astype(p.dtype)
     near_zero = jnp.abs(p) < _NEAR_ZERO
     p_far = jnp.where(near_zero, 1, p)
     positive, tokens = (mask & positive) | dead, mask | dead
-    log_a = z - logsumexp(z, axis=0, keepdims=True, where=jnp.broadcast_to(mask | ~jnp.any(mask), z.shape))
+    log_a = z - logsumexp(z, axis=1, keepdims=True, where=jnp.broadcast_to(mask | ~jnp.any(mask, axis=1, keepdims=True), z.shape))
     if call.sharpen:
         log_r = log_norm(log_a + u, positive) - log_norm(log_a, tokens)
     else:
@@ -58,7 +52,9 @@ def _pool_row(call: Call, inputs: Inputs) -> Array:
     center = mean(v * u)
     spread = mean(v * (u - center) ** 2) / 2 + (mean((u - center) * (z - mean(z))) if call.sharpen else 0)
     log_r = jnp.where(near_zero, center + p * spread, log_r)
-    return jnp.where(dead, 0, jnp.exp(jnp.where(dead, 0, log_r))).astype(inputs.states.dtype)
+    log_r = jnp.where(dead, 0, log_r)
+    r = jnp.where(dead, -jnp.inf, log_r) if call.log_output else jnp.where(dead, 0, jnp.exp(log_r))
+    return r.astype(states.dtype)
 
 
 def _log_states(call: Call, mask: Array, states: Array) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
 """Flax NNX modules around ``lnpool.pool``: the attention scorer, and the pooling with its own trainable exponent."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from jax import Array
@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:  # the functional op needs no flax
 
 import lnpool
 from lnpool import _check
+from lnpool._types import Implementation
 from lnpool.exponent import EXPONENTS
 
 
@@ -30,8 +31,14 @@ class AttentionScores(nnx.Module):
         rngs: random number generators for the parameters.
 
     Raises:
-        TypeError: a size is no integer.
+        TypeError: an argument of the wrong kind.
         ValueError: a size is below 1.
+
+    Example:
+        >>> import jax.numpy as jnp, lnpool.nn
+        >>> from flax import nnx
+        >>> lnpool.nn.AttentionScores(8, heads=2, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 8))).shape
+        (2, 5, 2)
 
     References:
         Bahdanau et al. 2015; in the form of Yang et al., "Hierarchical Attention Networks", NAACL 2016.
@@ -47,16 +54,33 @@ class AttentionScores(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        _check.positive_integer("features", features)
+        self.features = _check.positive_integer("features", features)
         hidden = features if hidden is None else _check.positive_integer("hidden", hidden)
         self.heads = _check.positive_integer("heads", heads)
+        _check.float_dtype("dtype", dtype)
+        _check.float_dtype("param_dtype", param_dtype)
+        _check.instance("rngs", rngs, nnx.Rngs, "nnx.Rngs(0)")
         self.hidden = nnx.Linear(features, hidden, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.query = nnx.Linear(hidden, heads, use_bias=False, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
     def __call__(
         self, states: Float[Array, "*B T D"], *, mask: Bool[Array, "*#B T"] | None = None
     ) -> Float[Array, "*B T"] | Float[Array, "*B T H"]:
-        """Scores ``[*B T]``, or ``[*B T H]`` for more than one head; what padding holds never enters a gradient."""
+        """Score token states.
+
+        Args:
+            states: ``[*B T D]``.
+            mask: boolean ``[*#B T]``, True = real token; what padding holds never enters a gradient.
+
+        Returns:
+            Scores ``[*B T]``, or ``[*B T H]`` for more than one head.
+
+        Raises:
+            TypeError: wrong dtype of an argument.
+            ValueError: wrong shape of an argument.
+        """
+        _check.features_of("states", states, self.features)
+        _check.mask(mask, states.shape[:-1])
         if mask is not None:
             states = jnp.where(mask[..., None], states, 0)
         scores = self.query(jnp.tanh(self.hidden(states)))
@@ -74,7 +98,8 @@ class LearnedNormPool(nnx.Module):
         features: size D of a token state.
         heads: number H of attention heads; head k pools the k-th block of D/H features.
         p_init: exponent at the start; within the range of ``exponent``.
-        exponent: "softplus" (p > 1), "bounded" (0.05 < p < 16), "raw" (any real) or "fixed" (not trained).
+        exponent: a name in ``lnpool.exponent.EXPONENTS``: "softplus" (p > 1), "positive" (p > 0), "bounded"
+            (0.05 < p < 16), "raw" (any real) or "fixed" (not trained).
         per: one exponent per "layer", "head" or "feature".
         scale_limit: how signed states become non-negative, a name in ``lnpool.SCALE_LIMITS``; None when they are.
         score: "additive" attention, or None for uniform weights unless the caller passes scores.
@@ -107,7 +132,7 @@ class LearnedNormPool(nnx.Module):
         *,
         heads: int = 1,
         p_init: float = 2.0,
-        exponent: Literal["softplus", "bounded", "raw", "fixed"] = "softplus",
+        exponent: Literal["softplus", "positive", "bounded", "raw", "fixed"] = "softplus",
         per: Literal["layer", "head", "feature"] = "layer",
         scale_limit: str | None = "tanh",
         score: Literal["additive"] | None = "additive",
@@ -130,6 +155,10 @@ class LearnedNormPool(nnx.Module):
         self.exponent = exponent
         self.scale_limit = scale_limit
         self.sharpen = _check.boolean("sharpen", sharpen)
+        if implementation is not None:
+            _check.one_of("implementation", implementation, get_args(Implementation))
+        _check.float_dtype("dtype", dtype)
+        _check.instance("rngs", rngs, nnx.Rngs, "nnx.Rngs(0)")
         self.dtype = dtype
         self.implementation = implementation
         self.scorer = (
@@ -137,9 +166,9 @@ class LearnedNormPool(nnx.Module):
             if score == "additive"
             else None
         )
-        p_init = _check.initial_exponent(p_init, exponent, EXPONENTS[exponent].interval)
-        p = jnp.full(_SHAPES[per](features, heads), p_init, jnp.float32)
-        self.rho = nnx.Param(EXPONENTS[exponent].rho(p))
+        _check.initial_exponent(p_init, exponent, EXPONENTS[exponent].interval)
+        rho = EXPONENTS[exponent].rho(float(p_init))
+        self.rho = nnx.Param(jnp.full(_SHAPES[per](features, heads), rho, jnp.float32))
 
     @property
     def p(self) -> Float[Array, ""] | Float[Array, "P"]:
@@ -170,7 +199,8 @@ class LearnedNormPool(nnx.Module):
             TypeError: wrong dtype of an argument.
             ValueError: wrong shape of an argument.
         """
-        _check.last_axis("states", states, self.features)
+        _check.features_of("states", states, self.features)
+        _check.mask(mask, states.shape[:-1])
         if self.dtype is not None:
             states = states.astype(self.dtype)
         if scores is None and self.scorer is not None:

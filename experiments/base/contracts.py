@@ -19,8 +19,6 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.base.options import Interval
-
 Batch: TypeAlias = Any
 Outputs: TypeAlias = Mapping[str, Array]
 Sizes: TypeAlias = Mapping[str, int | float]
@@ -204,8 +202,8 @@ class Objective(Protocol):
     """The metric that decides which validation was the best, and "max" or "min"."""
     shown: ClassVar[dict[str, str]]
     """The metrics that progress, plots and reports show, and what they are called there."""
-    ranges: ClassVar[dict[str, Interval]]
-    """Where the metrics must lie: a stored result that states another number is refused."""
+    shares: ClassVar[tuple[str, ...]]
+    """The metrics that are shares of 1; reports show them in percent."""
     pools: ClassVar[bool]
     """Whether the objective asks for a pooler."""
     term_weights: Mapping[str, float]

@@ -8,7 +8,7 @@ what is traced.
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
@@ -168,17 +168,6 @@ def put_batch(batch: Any) -> Any:
         return jax.make_array_from_process_local_data(cut, x[process * rows : (process + 1) * rows])
 
     return jax.tree.map(put_rows, batch)
-
-
-def by_rows(function: Callable[..., Any], shared: Any, *rows: Any) -> Any:
-    """Return `function(shared, *rows)`, where a row of the results depends on that row of `rows` and on `shared` only.
-
-    Each device computes its rows by itself, so that the partitioner need not understand `function`: where it loops over
-    rows, all of them would be gathered, and kernels cannot be cut at all.
-    """
-    if get_abstract_mesh().empty:
-        return function(shared, *rows)
-    return jax.shard_map(function, in_specs=(REPLICATED, *(ROWS,) * len(rows)), out_specs=ROWS)(shared, *rows)
 
 
 def gather(tree: Any) -> Any:

@@ -28,6 +28,7 @@ MOST = 2**28
 """Bytes of a file that is read whole."""
 LONGEST_LINE = 2**20
 _MOST_PACKED = 2**33
+_LITTLE, _RATIO = 2**26, 100  # text is packed to a tenth, a bomb to a thousandth: no file may hold more than this
 _PIECE = 2**16
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -206,6 +207,7 @@ class _Unpacked:
 def unpacked(path: Path, most: int) -> Iterator[BinaryIO]:
     """Open what a packed file holds, at most `most` bytes; what is not read is, at the end, for the check sum there."""
     with opened(path) as file, told(path.name):
+        most = min(most, _LITTLE + _RATIO * os.fstat(file.fileno()).st_size)
         stream = bounded(_Unpacked(file, path.name), path.name, most)
         yield stream
         while stream.read(_PIECE):

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -56,6 +56,16 @@ class SourceOptions(TextOptions):
     """Folder with upstream's archives; nothing is fetched when given."""
     cache: Annotated[Path, NOT_DECISIVE] = Path("~/.cache/lnpool")
     """Folder that fetched archives are kept in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SentenceOptions(SourceOptions):
+    """A few thousand sentences: small batches, and more epochs."""
+
+    suggests: ClassVar[Mapping[str, Any]] = {"epochs": 8}
+    """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
+    batch_size: Annotated[int, Interval("[1, 65536]")] = 50
+    """Texts a batch."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Transfers that end: over HTTP, or by the client of a package registry, within a time that is bounded."""
 
-import errno
 import http.client
 import os
 import shutil
@@ -68,18 +67,19 @@ class _Transfer(threading.Thread):
     def wait(self) -> None:
         """Fetch, and return when the file is there, or `failure` says why it is not."""
         ends, before = time.monotonic() + LONGEST, 0
-        self.start()
-        self.join(PATIENCE)
-        while self.is_alive():
-            came = self._received - before
-            if came < SLOWEST * PATIENCE or time.monotonic() > ends:
-                self._given_up = self.final = True
-                self.failure = f"{came} bytes came in the last {PATIENCE:g} s"
-                return
-            before = self._received
+        with self.path.open("wb") as self._file:
+            self.start()
             self.join(PATIENCE)
-        if self._disk:
-            raise self._disk
+            while self.is_alive():
+                came = self._received - before
+                if came < SLOWEST * PATIENCE or time.monotonic() > ends:
+                    self._given_up = self.final = True
+                    self.failure = f"{came} bytes came in the last {PATIENCE:g} s"
+                    return
+                before = self._received
+                self.join(PATIENCE)
+            if self._disk:
+                raise self._disk
 
     def run(self) -> None:
         """Fetch; what is wrong is noted, since nobody sees what a thread raises."""
@@ -99,17 +99,15 @@ class _Transfer(threading.Thread):
         """Write what comes, and return what is wrong with it."""
         if announced is not None and not (announced.isdecimal() and int(announced[:20]) <= MOST):
             return f"it announces {announced!r} bytes"
-        try:
-            with self.path.open("wb") as file:
-                while not self._given_up and (piece := response.read1(_PIECE)):
-                    file.write(piece)
-                    self._received += len(piece)
-                    if self._received > MOST:
-                        return f"more than {MOST} bytes came"
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+        while not self._given_up and (piece := response.read1(_PIECE)):
+            try:
+                self._file.write(piece)
+            except OSError as error:
                 self._disk = error
-            raise
+                raise
+            self._received += len(piece)
+            if self._received > MOST:
+                return f"more than {MOST} bytes came"
         whole = announced is None or self._received == int(announced)
         return "" if whole else f"{self.path.name} ended early"
 

@@ -1,7 +1,8 @@
 """Convolutions over word windows, after Kim, "Convolutional Neural Networks for Sentence Classification" (2014)."""
 
 import dataclasses
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +51,16 @@ class CNN(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class TextCNNOptions(WordOptions):
-    """Word vectors, then convolutions over 3, 4 and 5 words."""
+    """Word vectors, then convolutions over 3, 4 and 5 words; the defaults are Kim's, but for the optimiser."""
 
+    suggests: ClassVar[Mapping[str, Any]] = {"head": {"dropout": 0.5}, "optim": {"learning_rate": 1e-3}}
+    """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
+    embedding: Annotated[int, Interval("[1, 4096]")] = 300
+    """Size of a word vector; vectors that are read bring their own."""
+    word_dropout: Annotated[float, Interval("[0, 1)")] = 0.0
+    """Share of words that training replaces by the unknown word."""
+    dropout: Annotated[float, Interval("[0, 1)")] = 0.0
+    """Share of word-vector features that training hides."""
     features: Annotated[int, Interval("[1, 4096]")] = 100
     """Number of filters of one width; a state holds the responses of all."""
 

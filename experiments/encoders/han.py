@@ -17,17 +17,24 @@ from experiments.layers.words import WordOptions
 
 @dataclasses.dataclass(frozen=True)
 class HANOptions(WordOptions):
-    """Word vectors, an encoder and a pooler over the words of a sentence, an encoder over the sentences of a text."""
+    """Word vectors, an encoder and a pooler over the words of a sentence, an encoder over the sentences of a text.
+
+    The defaults are those of Yang et al., but for the optimiser.
+    """
 
     reads_sentences: ClassVar[bool] = True
     """The encoder reads batches of sentences."""
+    suggests: ClassVar[Mapping[str, Any]] = {"data": {"batch_size": 64}}
+    """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
+    embedding: Annotated[int, Interval("[1, 4096]")] = 200
+    """Size of a word vector; vectors that are read bring their own."""
     word_encoder: str = "bigru"
     """What turns the words of a sentence into states; one of the names in experiments/encoders."""
     word_pooler: str = "attention"
     """What turns these states into the vector of the sentence; one of the names in experiments/poolers."""
     sentence_encoder: str = "bigru"
     """What turns the vectors of the sentences into states, which --pooler pools."""
-    features: Annotated[int, Interval("[1, 2048]")] = 64
+    features: Annotated[int, Interval("[1, 2048]")] = 50
     """The option `features` of both encoders; their and the pooler's other options have their defaults."""
 
 

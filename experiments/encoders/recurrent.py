@@ -2,7 +2,8 @@
 
 import abc
 import dataclasses
-from typing import Annotated, ClassVar, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -95,9 +96,20 @@ class GatedRecurrent(Recurrent):
         return (update * state + (1 - update) * new,)
 
 
+@dataclasses.dataclass(frozen=True)
+class LongShortTermOptions(RecurrentOptions):
+    """Word vectors, then a recurrent layer; the sizes are those of Jain and Wallace (NAACL 2019)."""
+
+    suggests: ClassVar[Mapping[str, Any]] = {"head": {"dropout": 0.5}, "optim": {"learning_rate": 1e-3}}
+    """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
+    embedding: Annotated[int, Interval("[1, 4096]")] = 300
+    """Size of a word vector; vectors that are read bring their own."""
+
+
 class LongShortTerm(Recurrent):
     """The long short-term memory of Hochreiter and Schmidhuber (1997) with a forget gate, open at the start."""
 
+    Options: ClassVar[type] = LongShortTermOptions
     gates = 4
     carried = 2
 
@@ -109,7 +121,7 @@ class LongShortTerm(Recurrent):
 
 
 @dataclasses.dataclass(frozen=True)
-class BidirectionalOptions(RecurrentOptions):
+class BiGRUOptions(RecurrentOptions):
     """Word vectors, then a recurrent layer that reads both ways."""
 
     features: Annotated[int, Interval("[1, 2048]")] = 64
@@ -133,12 +145,11 @@ class LSTM(LongShortTerm):
 class BiGRU(GatedRecurrent):
     """One state a token, from all words before it and all words after it."""
 
-    Options: ClassVar[type] = BidirectionalOptions
+    Options: ClassVar[type] = BiGRUOptions
     directions = 2
 
 
 class BiLSTM(LongShortTerm):
     """One state a token, from all words before it and all words after it (Graves and Schmidhuber, 2005)."""
 
-    Options: ClassVar[type] = BidirectionalOptions
     directions = 2

@@ -10,7 +10,6 @@ from jax import Array
 from jaxtyping import Float
 
 from experiments.base.contracts import Batch, Mean, Outputs, Parts, Sizes
-from experiments.base.options import Interval
 from experiments.layers.head import Head, HeadOptions
 from experiments.layers.losses import cross_entropy
 from experiments.layers.text_model import TextModel
@@ -43,7 +42,7 @@ class Classify(TextModel):
     needs: ClassVar[tuple[str, ...]] = ("words", "classes")
     chosen_by: ClassVar[tuple[str, str]] = ("accuracy", "max")
     shown: ClassVar[dict[str, str]] = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
-    ranges: ClassVar[dict[str, Interval]] = {"accuracy": Interval("[0, 1]"), "macro_f1": Interval("[0, 1]")}
+    shares: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     def __init__(self, options: HeadOptions, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs):
         super().__init__(parts, rngs=rngs)

@@ -51,7 +51,7 @@ class LanguageModel(Model):
     needs: ClassVar[tuple[str, ...]] = ("words",)
     chosen_by: ClassVar[tuple[str, str]] = ("perplexity", "min")
     shown: ClassVar[dict[str, str]] = {"perplexity": "perplexity"}
-    ranges: ClassVar[dict[str, Interval]] = {"perplexity": Interval("[1, inf)")}
+    shares: ClassVar[tuple[str, ...]] = ()
     pools: ClassVar[bool] = False
 
     def __init__(self, options: LanguageModelOptions, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs):

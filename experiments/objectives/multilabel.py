@@ -52,7 +52,7 @@ class Multilabel(TextModel):
     needs: ClassVar[tuple[str, ...]] = ("words", "tags")
     chosen_by: ClassVar[tuple[str, str]] = ("micro_f1", "max")
     shown: ClassVar[dict[str, str]] = {"micro_f1": "micro-F1", "macro_f1": "macro-F1"}
-    ranges: ClassVar[dict[str, Interval]] = {"micro_f1": Interval("[0, 1]"), "macro_f1": Interval("[0, 1]")}
+    shares: ClassVar[tuple[str, ...]] = ("micro_f1", "macro_f1")
 
     def __init__(self, options: MultilabelOptions, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs):
         super().__init__(parts, rngs=rngs)

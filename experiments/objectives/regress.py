@@ -10,7 +10,6 @@ from jaxtyping import Float
 from scipy import stats
 
 from experiments.base.contracts import Batch, Mean, Outputs, Parts, Sizes
-from experiments.base.options import Interval
 from experiments.layers.head import Head, HeadOptions
 from experiments.layers.text_model import TextModel
 
@@ -41,7 +40,7 @@ class Regress(TextModel):
     needs: ClassVar[tuple[str, ...]] = ("words", "numbers")
     chosen_by: ClassVar[tuple[str, str]] = ("mse", "min")
     shown: ClassVar[dict[str, str]] = {"mse": "mean squared error", "spearman": "Spearman"}
-    ranges: ClassVar[dict[str, Interval]] = {"mse": Interval("[0, inf)"), "spearman": Interval("[-1, 1]")}
+    shares: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: HeadOptions, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs):
         super().__init__(parts, rngs=rngs)

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float
 
 import lnpool
 import lnpool.nn
-from experiments.base import devices
 from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
 from experiments.layers.masked import masked_softmax
@@ -52,12 +51,7 @@ class Norm(nnx.Module):
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T *H"]]:
         """Return the power mean of the limited states, and the attention."""
-
-        def pool(pool: Any, states: Array, mask: Array) -> tuple[Array, Array]:
-            pooled, attention = pool(states, mask=mask, return_weights=True)
-            return pooled, attention
-
-        return devices.by_rows(pool, self.pool, states, mask)
+        return self.pool(states, mask=mask, return_weights=True)
 
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the pooled states, the attention and the exponent."""
@@ -164,9 +158,5 @@ class PowerMeans(nnx.Module):
 
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B E"], Outputs]:
         """Return the means, one block of features an exponent."""
-
-        def pool(_: None, states: Array, mask: Array) -> Array:
-            means = [lnpool.pool(states, p=p, mask=mask, scale_limit=self.scale_limit) for p in EXPONENTS]
-            return jnp.concatenate(means, axis=1)
-
-        return devices.by_rows(pool, None, states, mask), {}
+        means = [lnpool.pool(states, p=p, mask=mask, scale_limit=self.scale_limit) for p in EXPONENTS]
+        return jnp.concatenate(means, axis=1), {}

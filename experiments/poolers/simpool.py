@@ -12,7 +12,6 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 import lnpool
-from experiments.base import devices
 from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
 from experiments.layers.masked import masked_mean, zero_padding
@@ -47,9 +46,5 @@ class SimPool(nnx.Module):
         query, keys = self.query(masked_mean(states, mask)), self.key(zero_padding(states, mask))
         scores = jnp.einsum("bk,btk->bt", query, keys) / jnp.sqrt(query.shape[1])
         # The attention stays out of the power, as in the paper.
-
-        def pool(_: None, states: Array, scores: Array, mask: Array) -> Array:
-            return lnpool.pool(states, scores, self.p, mask=mask, scale_limit=self.scale_limit, sharpen=False)
-
-        pooled = devices.by_rows(pool, None, states, scores, mask)
+        pooled = lnpool.pool(states, scores, self.p, mask=mask, scale_limit=self.scale_limit, sharpen=False)
         return pooled, {"attention": lnpool.attention_weights(scores, mask=mask)}

@@ -3,13 +3,14 @@
 import argparse
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar
 
-from experiments.base import files
 from experiments.base.command_line import parse
 from experiments.base.devices import DeviceOptions
 from experiments.base.errors import UsageError, unknown
+from experiments.base.files import content
 from experiments.base.json_files import NO_JSON
 from experiments.base.options import (
     NOT_DECISIVE,
@@ -123,6 +124,10 @@ def default_config(
     """Return the configuration of a choice with every option at its default.
 
     The objective is that of the task unless given; the pooler is `learned_norm`, or none where the objective has none.
+
+    The options of a part may name defaults of options that belong to others, as a class variable in the form of
+    `config.json`: `suggests = {"epochs": 8, "head": {"dropout": 0.5}}`. What an encoder suggests wins over what a task
+    suggests, and what a pooler suggests over both. Only here are suggestions read, so a value that is given wins.
     """
     task_type, encoder_type = _looked_up("task", task, TASKS), _looked_up("encoder", encoder, ENCODERS)
     objective = task_type.objective if objective is None else objective
@@ -134,8 +139,20 @@ def default_config(
     data, encode = task_type.Options(), encoder_type.Options()
     if encode.reads_sentences and hasattr(data, "sentences"):
         data = dataclasses.replace(data, sentences=True)
-    return Config(data, encode, pool, objective_type.Options(), task=task, encoder=encoder, pooler=pooler,
-                  objective=objective)  # fmt: skip
+    config = Config(data, encode, pool, objective_type.Options(), task=task, encoder=encoder, pooler=pooler,
+                    objective=objective)  # fmt: skip
+    for part in (data, encode, pool):
+        config = from_dict(config, _existing(config, getattr(part, "suggests", {})))
+    return config
+
+
+def _existing(options: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of options that exist: another objective or task may not have the one that is meant."""
+    return {
+        name: _existing(getattr(options, name), value) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if hasattr(options, name)
+    }
 
 
 def _looked_up(kind: str, name: Any, table: dict[str, Any]) -> Any:
@@ -195,7 +212,7 @@ def _resumed(folder: Path, arguments: list[str]) -> Config:
             raise UsageError(f"--resume takes every option but --devices from the folder: leave out {word}.")
     if not (folder / CONFIG).is_file():
         raise UsageError(f"--resume {folder} has no {CONFIG}: give the folder of a run.")
-    config = from_json(files.content(folder / CONFIG))
+    config = from_json(content(folder / CONFIG))
     as_before = DeviceOptions(count=config.devices.count, parameters=config.devices.parameters)
     given = parse(Resumed, arguments, program="python -m experiments.train", default=Resumed(folder, as_before))
     validate(given)

@@ -61,16 +61,19 @@ class Journal:
             self._scalars[name] = [*earlier, value]
         self._count(tokens)
 
-    def skip(self, step: int, tokens: int, reason: str, loss: float, rows: list[int], limit: int) -> str:
-        """Note a step that was not accepted; return what to say about it."""
+    def skip(self, step: int, tokens: int, reason: str, loss: float, rows: list[int]) -> None:
+        """Note a step that was not accepted, and say so."""
         shown = loss if math.isfinite(loss) else str(loss)
         record = {"step": step, "not_finite": reason, "loss": shown, "rows": rows}
         self.skipped.append(record)
         self._folder.append(SKIPPED, record)
         self._count(tokens)
-        sentence = f"{reason} is not finite at step {step} (loss {loss}, texts in {SKIPPED})"
-        self._progress.say(f"{sentence}: step skipped ({self.skipped_in_row} of {limit}).")
-        return sentence
+        self._progress.say(f"{self.last_skip()}: step skipped ({self.skipped_in_row} in a row).")
+
+    def last_skip(self) -> str:
+        """Return the sentence on the last step that was not accepted."""
+        last = self.skipped[-1]
+        return f"{last['not_finite']} is not finite at step {last['step']} (loss {last['loss']}, texts in {SKIPPED})"
 
     @property
     def skipped_in_row(self) -> int:

@@ -34,7 +34,7 @@ from experiments.run.progress import Progress
 from experiments.run.result import in_words, result_of
 from experiments.run.saver import Saver
 from experiments.run.signals import Stop
-from experiments.run.step import Programs, Recipe, State, StepReport, culprit
+from experiments.run.step import Programs, Recipe, State, StepReport, culprit, leaf_names
 from experiments.run.trace import Trace
 from experiments.storage.finished import finished
 from experiments.storage.parameters import PARAMETERS, save_parameters
@@ -56,6 +56,8 @@ class Run(NamedTuple):
     saver: Saver
     trace: Trace
     clock: Clock
+    parameter_names: list[str]
+    """Dotted names, in the order of the gradients that a step reports."""
 
     @property
     def steps(self) -> int:
@@ -86,7 +88,8 @@ def fit(run: Run, state: State) -> None:
         batch, tokens = next_batch(run, start, saver.request())
     for step in range(start, run.steps + 1):
         if step in due:
-            settle(run, pending, state)
+            settle(run, pending)
+            check_skipped(run, step, state)
             if step == run.steps and pending is not None:
                 saver.serve(devices.agree(saver.request()), step, state, journal)
             pending = None
@@ -101,14 +104,18 @@ def fit(run: Run, state: State) -> None:
             batch, tokens = next_batch(run, min(step + 1, run.steps - 1), saver.request())
             if report.loss.is_ready():
                 clock.move("training", "input", time.perf_counter() - began)  # the device has waited for the batch
-            request = settle(run, pending, state)
+            request = settle(run, pending)
         pending = dispatched
+        if too_many_skipped(run):  # unless the step that is already dispatched is accepted
+            settle(run, pending)
+            pending = None
+            check_skipped(run, step + 1, state)
         if devices.is_alone():
             request = saver.request()
         elif step - served < IN_FLIGHT:
             request = 0  # it was made before what it asks for was done
         if request:
-            settle(run, pending, state)
+            settle(run, pending)
             pending, served = None, step
             saver.serve(request, step + 1, state, journal)
 
@@ -120,25 +127,30 @@ def next_batch(run: Run, step: int, request: int) -> tuple[tuple[Batch, jax.Arra
     return devices.put_batch((batch, np.full(len(batch.weights), request, np.int32))), tokens
 
 
-def settle(run: Run, pending: Pending | None, state: State) -> int:
-    """Read the report of a step and note it in the journal; return the request that the processes have agreed on.
-
-    After too many steps in a row that were not accepted, save the state and raise NonFiniteError.
-    """
+def settle(run: Run, pending: Pending | None) -> int:
+    """Read the report of a step and note it in the journal; return the request that the processes have agreed on."""
     if pending is None:
         return 0
     journal, report = run.journal, jax.device_get(pending.report)
-    loss, limit = float(report.loss), run.config.optim.bad_steps
     if report.accepted:
-        journal.step(loss, pending.tokens, report.scalars)
-        return int(report.request)
-    rows = run.task.train_rows(run.config.seed, pending.step)
-    reason = culprit(report, state.parameters)
-    sentence = journal.skip(pending.step, pending.tokens, reason, loss, rows, limit)
-    if journal.skipped_in_row >= limit:
-        run.saver.save(int(jax.device_get(state.step)), state, journal)
-        raise NonFiniteError(f"{sentence}, {limit} steps in a row: try a smaller --optim.learning-rate.")
+        journal.step(float(report.loss), pending.tokens, report.scalars)
+    else:
+        rows = run.task.train_rows(run.config.seed, pending.step)
+        journal.skip(pending.step, pending.tokens, culprit(report, run.parameter_names), float(report.loss), rows)
     return int(report.request)
+
+
+def too_many_skipped(run: Run) -> bool:
+    """Tell whether so many steps in a row were not accepted that the run must end."""
+    return run.journal.skipped_in_row >= run.config.optim.bad_steps
+
+
+def check_skipped(run: Run, step: int, state: State) -> None:
+    """Save the state and raise NonFiniteError if too many steps in a row were not accepted; all must be settled."""
+    if too_many_skipped(run):
+        run.saver.save(step, state, run.journal)
+        count, sentence = run.journal.skipped_in_row, run.journal.last_skip()
+        raise NonFiniteError(f"{sentence}, {count} steps in a row: try a smaller --optim.learning-rate.")
 
 
 def validate(run: Run, step: int, state: State) -> bool:
@@ -203,7 +215,8 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
             journal = Journal(Rules(task.steps_per_epoch, objective.chosen_by), folder, progress, config.tensorboard)
             saver = Saver(config, task, folder, clock, stop, progress)
             trace = Trace(folder.path / PROFILE if config.profile and devices.is_first() else None)
-            run = Run(config, task, programs, objective, prepared.term_weights, journal, saver, trace, clock)
+            run = Run(config, task, programs, objective, prepared.term_weights, journal, saver, trace, clock,
+                      leaf_names(state.parameters))  # fmt: skip
             try:
                 if config.resume:
                     state = saver.restore(state, journal)

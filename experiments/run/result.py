@@ -78,8 +78,8 @@ def check_numbers(facts: dict[str, Any], where: Path) -> None:
         raise DataError(f"{where} is not the summary of a run: it needs the objects test and seconds.")
     for name in (*kind.shown, *test):
         _check(where, f"test.{name}", test.get(name))
-        if (allowed := kind.ranges.get(name)) and test[name] not in allowed:
-            raise DataError(f"{where} states the test.{name} {test[name]!r}, expected a number in {allowed.text}.")
+        if name in kind.shares and not 0 <= test[name] <= 1:
+            raise DataError(f"{where} states test.{name} {test[name]!r}, expected a share of 1.")
     costs: dict[str, Any] = {"seconds.total": seconds.get("total"), "parameters": facts.get("parameters")}
     for name, value in costs.items():
         _check(where, name, value)

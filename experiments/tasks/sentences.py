@@ -10,11 +10,11 @@ from experiments.base.options import REPEAT, Interval
 from experiments.data import sentences
 from experiments.data.fetch import locate
 from experiments.data.text import Example
-from experiments.data.text_task import SourceOptions, TextTask
+from experiments.data.text_task import SentenceOptions, TextTask
 
 
 @dataclasses.dataclass(frozen=True)
-class FoldOptions(SourceOptions):
+class FoldOptions(SentenceOptions):
     """Sets without an official split."""
 
     fold: Annotated[int, Interval("[0, 9]"), REPEAT, tyro.conf.arg(aliases=["--fold"])] = 0
@@ -24,7 +24,7 @@ class FoldOptions(SourceOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class TreeOptions(SourceOptions):
+class TreeOptions(SentenceOptions):
     """Sets whose sentences were cut into graded phrases."""
 
     phrases: bool = False
@@ -35,7 +35,7 @@ class _Sentences(TextTask):
     name: str
 
     @classmethod
-    def examples(cls, options: SourceOptions) -> Iterable[Example]:
+    def examples(cls, options: SentenceOptions) -> Iterable[Example]:
         """Return the sentences of the set."""
         if isinstance(options, TreeOptions) and options.phrases:
             return sentences.phrases(locate(sentences.TREES, options.archives, options.cache), cls.name)
@@ -47,4 +47,4 @@ class _Sentences(TextTask):
 def sentence_task(name: str) -> type[TextTask]:
     """Return the task of one set."""
     options = dict.fromkeys(sentences.BY_CLASS, FoldOptions) | dict.fromkeys(sentences.TREEBANK, TreeOptions)
-    return type(name, (_Sentences,), {"name": name, "Options": options.get(name, SourceOptions)})
+    return type(name, (_Sentences,), {"name": name, "Options": options.get(name, SentenceOptions)})

@@ -45,13 +45,13 @@ def session(arguments: list[str], log: Path, last: int | None = None) -> int:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
 
-    def after(saver: Saver, step: int, state: State, journal: Journal) -> None:
+    def serve(saver: Saver, request: int, step: int, state: State, journal: Journal) -> None:
         if step == last:
             saver.save(step, state, journal)
 
     Saver.discard = lambda self: None  # type: ignore[method-assign]  # the last state is to be compared
     if last is not None:
-        Saver.after = after  # type: ignore[method-assign]
+        Saver.serve = serve  # type: ignore[method-assign]
     os._exit(train(arguments))
 
 

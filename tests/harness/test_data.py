@@ -27,7 +27,7 @@ def examples():
 def corpus():
     random = np.random.default_rng(1)
     texts = [random.integers(2, 99, length).tolist() for length in random.integers(0, 12, 100)]
-    return Corpus(texts, [row % 3 for row in range(100)], widths=[3, 6, 10], batch_size=8)
+    return Corpus([[text] for text in texts], np.arange(100) % 3, widths=[3, 6, 10], batch_size=8)
 
 
 def test_the_split_is_fixed(examples):
@@ -123,7 +123,7 @@ def test_shapes_are_as_many_as_buckets(corpus):
 
 
 def test_empty_and_long_texts_are_kept_and_counted():
-    corpus = Corpus([[], [5, 6, 7, 8]], [1, 0], widths=[3], batch_size=2)
+    corpus = Corpus([[[]], [[5, 6], [7, 8]]], np.array([1, 0]), widths=[3], batch_size=2)
     assert (corpus.empty, corpus.truncated) == (1, 1)
     batch = next(corpus.in_order())
     np.testing.assert_array_equal(batch.tokens, [[0, 0, 0], [5, 6, 7]])

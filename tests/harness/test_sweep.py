@@ -16,7 +16,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import sweep, train
 from experiments.base.errors import DataError, UsageError
+from experiments.run import loop
 from experiments.run.config import command_line, default_config, parse_args
+from experiments.sweeping import cells as running
 from experiments.sweeping import grid
 from tests.harness.conftest import TINY, Toy
 
@@ -179,9 +181,9 @@ def test_a_sweep_from_end_to_end(tmp_path, capsys, monkeypatch, no_programs):
     assert capsys.readouterr().out.count(": finished\n") == 2
 
 
-def small_cell(out: Path) -> sweep.Cell:
+def small_cell(out: Path) -> running.Cell:
     config = parse_args([*TINY, "--epochs", "1", "--data.buckets", "1", "--pooler", "mean"])
-    return sweep.Cell(config, out / grid.name(config))
+    return running.Cell(config, out / grid.name(config))
 
 
 @pytest.mark.parametrize("error", [DataError("no text"), OSError("disk full"), RuntimeError("a bug")])
@@ -189,9 +191,9 @@ def test_every_kind_of_failure_is_recorded(error, tmp_path, monkeypatch):
     def fail(config, task):
         raise error
 
-    monkeypatch.setattr(train, "run", fail)
+    monkeypatch.setattr(loop, "train", fail)
     cell = small_cell(tmp_path)
-    assert "FAILED" in sweep.run_cell(cell, sweep.LastTask())
+    assert "FAILED" in running.run_cell(cell, running.LastTask())
     record = json.loads((cell.folder / "failure.json").read_text())
     assert record["exit_code"] == {DataError: 65, OSError: 74, RuntimeError: 1}[type(error)]
     assert str(error) in record["error"]
@@ -202,7 +204,7 @@ def test_an_unfinished_folder_is_done_again(tmp_path):
     cell = small_cell(tmp_path)
     cell.folder.mkdir()
     (cell.folder / "metrics.jsonl").write_text("half a li")
-    sweep.sweep([cell], retry_failed=False)
+    running.sweep([cell], retry_failed=False)
     assert cell.state == "finished"
     assert all(json.loads(line) for line in (cell.folder / "metrics.jsonl").read_text().splitlines())
 
@@ -215,9 +217,9 @@ def test_a_stopped_cell_goes_on_and_a_failed_one_starts_again(tmp_path, monkeypa
     if failed:
         (cell.folder / "failure.json").write_text("{}")
     seen = []
-    monkeypatch.setattr(sweep.train, "run", lambda config, task: seen.append((config.resume, cell.folder.exists())))
-    monkeypatch.setattr(sweep.train, "in_words", str)
-    sweep.run_cell(cell, lambda config: None)
+    monkeypatch.setattr(loop, "train", lambda config, task: seen.append((config.resume, cell.folder.exists())))
+    monkeypatch.setattr(running, "in_words", str)
+    running.run_cell(cell, lambda config: None)
     assert seen == [(None, False) if failed else (cell.folder, True)]
 
 
@@ -226,7 +228,7 @@ SCRIPT = """
 import os, sys, time
 from pathlib import Path
 from experiments import sweep
-from experiments import train
+from experiments.run import loop
 from experiments.run.config import to_json
 
 def run(config, task):
@@ -243,7 +245,7 @@ def run(config, task):
     os.replace(folder / "summary.json.partial", folder / "summary.json")
     return {"test": {"accuracy": 1.0, "macro_f1": 1.0}, "p": None}
 
-train.run = run
+loop.train = run
 plan = 'task="needles" pooler="mean" data.size=20 data.length=2'.split()
 sys.exit(sweep.main(["--out", sys.argv[1], "--set", *plan, f"seed={[*range(40)]}"]))
 """

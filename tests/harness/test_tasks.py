@@ -343,7 +343,7 @@ def test_texts_of_one_word_to_ten_thousand(tmp_path):
     task = TASKS["file"](config.data)
     facts = task.describe()
     assert facts["skipped_rows"] == facts["train"]["truncated"] == facts["train"]["empty"] == 0
-    assert max(batch.tokens.shape[1] for batch in task.evaluation_batches("train")) == 10_000
+    assert max(batch.tokens.shape[1] for batch in task.batches("train")) == 10_000
 
 
 def test_a_text_of_a_million_words_is_cut_and_counted(tmp_path):
@@ -352,7 +352,7 @@ def test_a_text_of_a_million_words_is_cut_and_counted(tmp_path):
     config = parse_args(["--task", "file", "--path", str(tmp_path / "a.csv"), "--data.max-len", "9"])
     task = TASKS["file"](config.data)
     assert task.describe()["train"]["truncated"] == 1
-    assert max(batch.tokens.shape[1] for batch in task.evaluation_batches("train")) == 9
+    assert max(batch.tokens.shape[1] for batch in task.batches("train")) == 9
 
 
 def test_memory_of_words_does_not_grow_with_how_often_they_are_said():

@@ -149,7 +149,7 @@ def test_skipped_steps_are_counted_in_a_row_also_after_a_resume(tmp_path):
         if finite:
             journal.step(1.0, 7, {})
         else:
-            journal.skip(step, 7, "the loss", float("nan"), [0], 10)
+            journal.skip(step, 7, "the loss", float("nan"), [0])
         counted.append(journal.skipped_in_row)
         later = Journal(RULES, RunFolder(tmp_path / str(step)), Silent())
         later.restore(json.loads(json.dumps(journal.snapshot())), nnx.State({}))
@@ -172,16 +172,16 @@ def test_non_finite_gradients_are_skipped_and_then_stop_the_run(tmp_path, monkey
     assert main([*line, str(tmp_path / "run")]) == 3
     error = capsys.readouterr().err.splitlines()
     leaf = "the gradient of 'encoder.words.table.embedding' is not finite at step"
-    assert f"{leaf} 1 (loss " in error[-3]
-    assert error[-2].endswith("texts in skipped.jsonl): step skipped (3 of 3).")
-    assert f"{leaf} 2 (loss " in error[-1]
-    assert error[-1].endswith("3 steps in a row: try a smaller --optim.learning-rate.")
+    assert f"{leaf} 2 (loss " in error[-3]
+    assert error[-3].endswith("texts in skipped.jsonl): step skipped (3 in a row).")
+    assert f"{leaf} 3 (loss " in error[-1], "step 3 was dispatched before the report of step 2 was read"
+    assert error[-1].endswith("4 steps in a row: try a smaller --optim.learning-rate.")
     assert not (tmp_path / "run" / "summary.json").exists()
     skipped = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in skipped] == [0, 1, 2]
+    assert [record["step"] for record in skipped] == [0, 1, 2, 3]
     assert 0 < len(set(skipped[0]["rows"])) <= 32
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["3"]
-    with pytest.raises(NonFiniteError, match="not finite at step 2"):
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["4"]
+    with pytest.raises(NonFiniteError, match="not finite at step 3"):
         main([*line, str(tmp_path / "debug"), "--debug"])
 
 

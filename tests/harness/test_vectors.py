@@ -11,7 +11,6 @@ import tracemalloc
 import zipfile
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -19,7 +18,9 @@ from flax import nnx
 from experiments.base.errors import DataError, NetworkError, UsageError
 from experiments.data import fetch, vectors
 from experiments.data.tables import TABLES
+from experiments.data.targets import Classes
 from experiments.data.text import Vocabulary
+from experiments.data.text_task import TextCodec, TextOptions
 from experiments.encoders import ENCODERS
 from experiments.encoders.recurrent import BiGRU
 from experiments.layers.words import VectorOptions, WordEmbedding
@@ -29,6 +30,7 @@ from experiments.run.trained import load_run
 from experiments.sweeping import grid
 from experiments.train import main
 from tests.harness.conftest import CLUES, TINY
+from tests.harness.tiny import batch_of
 
 # A word with a space, one with a no-break space, one in two spellings, one twice, the end of a line of word2vec.
 GLOVE = (
@@ -218,6 +220,10 @@ def test_words_without_a_vector_get_the_spread_of_the_others():
     np.testing.assert_allclose(rest / np.delete(before, np.s_[100:200], axis=0), 10 * given.std(), rtol=1e-3)
 
 
+def codec_of(*words):
+    return TextCodec(TextOptions(), Vocabulary(words), Classes(["x", "y"]))
+
+
 @pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_the_size_comes_from_the_file(encoder, tmp_path):
     source = packed(tmp_path, "v.txt", "oak 1 2 3 4\n")
@@ -225,12 +231,11 @@ def test_the_size_comes_from_the_file(encoder, tmp_path):
     assert getattr(config.encode, config.encode.size_option) == 4
     assert from_json(to_json(config)) == config
     assert grid.cells({"encoder": encoder, "encode": {"vectors": source}}) == [config]
-    model = build.model(config, vocabulary_size=9, classes=2)
-    build.read_vectors(model, config, Vocabulary(["cat", "oak"]))
-    np.testing.assert_array_equal(model.words.table.embedding[3], [1, 2, 3, 4])
-    assert model.words.found == 0.5
-    tokens = jnp.array([[3, 4, 0]])
-    assert jax.eval_shape(lambda: model(tokens, tokens > 0)[0]).shape == (1, 2)
+    model, (words,) = build.objective(config, {"words": 9, "classes": 2})
+    assert build.read_vectors([words], config, codec_of("cat", "oak")) == 0.5
+    np.testing.assert_array_equal(words.table.embedding[3], [1, 2, 3, 4])
+    batch = batch_of(encoder, np.array([[3, 4, 0]]), np.array([[True, True, False]]))
+    assert jax.eval_shape(lambda: model(batch)["logits"]).shape == (1, 2)
     flag = f"--encode.{config.encode.size_option}"
     with pytest.raises(UsageError, match=rf"v.txt has vectors of 4 numbers, not 8: leave {flag} out"):
         parse_args(["--encoder", encoder, "--encode.vectors", source, flag, "8"])
@@ -239,7 +244,7 @@ def test_the_size_comes_from_the_file(encoder, tmp_path):
 def test_another_size_than_the_model_has_is_refused(tmp_path):
     config = dataclasses.replace(default_config(), encode=BiGRU.Options(vectors=packed(tmp_path, "v.txt", "oak 1\n")))
     with pytest.raises(UsageError, match=r"v.txt has vectors of 1 numbers, the model takes 96\."):
-        build.read_vectors(build.model(config, 3, 2), config, Vocabulary(["oak"]))
+        build.read_vectors(build.objective(config, {"words": 3, "classes": 2})[1], config, codec_of("oak"))
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -267,14 +272,14 @@ def test_a_run_with_vectors(frozen, tmp_path, capsys):
     source.unlink()
     run = load_run(tmp_path / "run")
     read = np.array([line.split()[1:] for line in lines], np.float32)
-    stored = np.asarray(run.model.words.table.embedding[...])
-    rows = run.vocabulary.encode(words)
+    stored = np.asarray(run.objective.encoder.words.table.embedding[...])
+    rows = run.codec.vocabulary.encode(words)
     assert (stored[rows] == read).all() == frozen
-    assert set(run.predict(words)) <= set(CLUES)
+    assert {row["label"] for row in run.predict(words)} <= set(CLUES)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["vectors_found"] == pytest.approx(9 / 17)
     with np.load(tmp_path / "run" / "parameters.npz") as arrays:
         size = sum(array.size for array in arrays.values())
     assert summary["parameters"] == size - frozen * stored.size
-    trained = nnx.state(run.model, nnx.Param)
+    trained = nnx.state(run.objective, nnx.Param)
     assert len(jax.tree.leaves(trained)) == len(jax.tree.leaves(nnx.state(run.model))) - frozen

@@ -12,7 +12,7 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 import lnpool
-from lnpool._kernels import _compat
+from lnpool._pallas import compat
 from tests.op.running import value_and_gradients
 
 H100 = """
@@ -92,6 +92,6 @@ def compiled(
         on_device(row, "int32") if packed else None,
         on_device((batch, features), dtype),
     )
-    with _compat.target(platform), jax.default_device(device), jax.numpy_dtype_promotion("standard"):
+    with compat.target(platform), jax.default_device(device), jax.numpy_dtype_promotion("standard"):
         traced = jax.jit(functools.partial(run, value_and_gradients) if backward else forward).trace(*args)
         return traced.lower(lowering_platforms=(LOWERING[platform],)).compile(compiler_options=compiler_options)

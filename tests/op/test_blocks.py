@@ -3,7 +3,6 @@
 import jax
 import pytest
 
-from lnpool import _rows
 from tests.op import test_conformance, test_packed
 from tests.op.cases import CASES
 

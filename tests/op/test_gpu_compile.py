@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 import lnpool
-from lnpool._kernels import tiling
+from lnpool._pallas import tiling
 from tests.op import compiling
 from tests.op.cases import BOUNDED, FIXED, LOG
 

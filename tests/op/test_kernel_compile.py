@@ -18,7 +18,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import lnpool
-from lnpool._kernels import _compat
+from lnpool._pallas import compat
 from tests.op import compiling
 from tests.op.cases import BOUNDED, FIXED, LOG
 from tests.op.running import value_and_gradients
@@ -143,7 +143,7 @@ def test_kernels_under_shard_map():
 
     specs = {"in_specs": (rows, rows, everywhere, rows), "out_specs": (rows, rows, rows, everywhere)}
     args = (on(rows, 8, 70, 256), on(rows, 8, 70), on(everywhere), on(rows, 8, 256))
-    with _compat.target("tpu"), jax.default_device(devices()[0]):
+    with compat.target("tpu"), jax.default_device(devices()[0]):
         traced = jax.jit(jax.shard_map(local, mesh=mesh, **specs)).trace(*args)
         executable = traced.lower(lowering_platforms=("tpu",)).compile()
     assert launches(executable) == 2

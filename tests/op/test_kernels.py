@@ -11,7 +11,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh, PartitionSpec
 
 import lnpool
-from lnpool._kernels import _compat, _elements, _rule
+from lnpool._pallas import compat, online, rule
 from tests.op import table
 from tests.op.cases import BOUNDED, CASES, FIXED, LOG, Case, arrays
 from tests.op.running import float64, value_and_gradients
@@ -19,7 +19,7 @@ from tests.op.test_conformance import call, expected
 from tests.op.test_table import check, value_units
 from tests.op.tolerances import CONFORMANCE, SAME_FORMULA, SCALED_ERROR, assert_agrees, value_bound
 
-interpreted = functools.partial(_compat.target, interpret=True)
+interpreted = functools.partial(compat.target, interpret=True)
 BOTH = pytest.mark.parametrize("platform", ["tpu", "gpu"])
 
 KERNEL = "pallas_call"  # the primitive
@@ -93,7 +93,7 @@ def test_no_race_and_no_uninitialised_memory():
     states, scores, p, mask, g = problem(1, 70, 6, heads=2, fill=0.5)
     strict = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
     run = functools.partial(value_and_gradients, states, scores, p, g, mask=mask)
-    with _compat.target("tpu", strict):
+    with compat.target("tpu", strict):
         got = jax.jit(lambda: run(implementation="pallas"))()
     want = jax.jit(lambda: run(implementation="xla"))()
     for name, x, y in zip(("r", "dstates", "dscores", "dp"), got, want, strict=True):
@@ -148,7 +148,7 @@ def test_a_machine_without_kernels_says_why():
 
 
 def test_a_jax_without_the_triton_lowering_says_so(monkeypatch):
-    monkeypatch.setattr(_compat, "triton", None)
+    monkeypatch.setattr(compat, "triton", None)
     with interpreted("gpu"):
         assert "need the Triton lowering, which JAX" in lnpool.implementations()["pallas"]
     with interpreted("tpu"):
@@ -278,10 +278,10 @@ def test_rows_over_devices():
 def test_both_forms_agree_at_the_end_of_the_range():
     """The hand-over from the online form to the exact one shows no jump."""
     states, scores, _, mask, _ = problem(2, 40, 6, fill=0.4)
-    assert _elements.SILENT < -_rule.LARGEST_EXPONENT
+    assert online.SILENT < -rule.LARGEST_EXPONENT
     with interpreted("tpu"):
         run = jax.jit(lambda p: lnpool.pool(states, scores, p, mask=mask, implementation="pallas"))
-        end = np.float32(_rule.LARGEST_EXPONENT)
+        end = np.float32(rule.LARGEST_EXPONENT)
         assert_agrees(run(end), run(np.nextafter(end, np.float32(1e9))), SAME_FORMULA)
         assert_agrees(run(np.float32(1)), run(np.nextafter(np.float32(1), np.float32(0))), SAME_FORMULA)
 

@@ -72,12 +72,25 @@ def test_padding_changes_nothing():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(clean))
 
 
-@pytest.mark.parametrize(("name", "p"), [("softplus", 1.5), ("softplus", 40.0), ("bounded", 0.3), ("raw", -2.0)])
+NEAR_ZERO, NEAR_ONE, NEAR_SIXTEEN = 5e-324, float(np.nextafter(1, 2)), float(np.nextafter(16, 0))
+ROUND_TRIPS = [
+    *(("softplus", p) for p in (NEAR_ONE, 1.00000001, 1.001, 1.5, 2.0, 40.0, 3e38)),
+    *(("positive", p) for p in (NEAR_ZERO, 1e-30, 0.01, 0.5, 2.0, 40.0, 3e38)),
+    *(("bounded", p) for p in (float(np.nextafter(0.05, 1)), 0.0500001, 0.3, 1.0, 15.9, 15.9999999, NEAR_SIXTEEN)),
+    *(("raw", p) for p in (-2.0, 0.0, 3e38)),
+]
+
+
+@pytest.mark.parametrize(("name", "p"), ROUND_TRIPS)
 def test_exponent_round_trip(name, p):
-    parametrisation = EXPONENTS[name]
-    rho = parametrisation.rho(jnp.asarray(p))
-    np.testing.assert_allclose(parametrisation.p(rho), p, rtol=1e-5)
-    assert float(jax.grad(parametrisation.p)(rho)) > 0
+    """Every initial value that is admitted has a finite rho, from which p can move."""
+    module = lnpool.nn.LearnedNormPool(4, exponent=name, p_init=p, rngs=nnx.Rngs(0))
+    rho = module.rho[...]
+    assert np.isfinite(rho)
+    np.testing.assert_allclose(module.p, p, rtol=4e-6, atol=2e-38)
+    slope = float(jax.grad(EXPONENTS[name].p)(rho))
+    assert np.isfinite(slope)
+    assert slope > 0
 
 
 def test_fixed_exponent_gets_no_gradient():
@@ -88,7 +101,7 @@ def test_fixed_exponent_gets_no_gradient():
 
 
 def test_exponents_stay_in_their_interval():
-    for name in ("softplus", "bounded"):
+    for name in ("softplus", "positive", "bounded"):
         lower, upper = EXPONENTS[name].interval
         p = np.asarray(EXPONENTS[name].p(jnp.array([-1e4, -5.0, 0.0, 5.0, 1e4])))
         assert (p >= lower * (1 - 1e-6)).all()

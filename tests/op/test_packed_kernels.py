@@ -7,7 +7,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 import lnpool
-from lnpool._kernels import _compat, tiling
+from lnpool._pallas import compat, tiling
 from tests.op.running import float64, on_host, random_cotangent
 from tests.op.test_kernels import BOTH, KERNEL, equations, interpreted
 from tests.op.test_packed import LENGTHS, D, check, inputs, packed, text_by_text
@@ -114,7 +114,7 @@ def test_no_race_and_no_uninitialised_memory():
     (states, scores), ids = inputs([10, 0, 40])
     cotangent = random_cotangent((3, D))
     run, _ = run_on(ids, 3, None, cotangent)
-    with _compat.target("tpu", pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")):
+    with compat.target("tpu", pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")):
         got = on_host(run(jnp.asarray(ids), states, scores))
     with float64():
         for x, y in zip(got, text_by_text(ids, 3, states, scores, 2.5, cotangent), strict=True):

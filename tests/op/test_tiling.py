@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lnpool._kernels import tiling
+from lnpool._pallas import tiling
 
 
 @pytest.mark.parametrize("itemsize", [4, 2], ids=["float32", "bfloat16"])

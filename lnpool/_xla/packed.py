@@ -14,16 +14,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lnpool._types import Pieces
+from lnpool._types import Packing
 
 _LARGEST, _SMALLEST = 256, 8  # tokens of a piece
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def cut(segment_ids: Array, num_segments: int) -> Pieces:
-    """Sorted ids [N] -> pieces; a token whose id is not in [0, num_segments) belongs to no text."""
+def cut(segment_ids: Array, num_segments: int) -> Packing:
+    """Sorted ids [N] in [-1, S] -> pieces; a token whose id is not in [0, S) belongs to no text."""
     (tokens,) = segment_ids.shape
-    segment_ids = segment_ids.astype(jnp.promote_types(segment_ids.dtype, jnp.int32))  # int8 may not hold num_segments
     size = _size(tokens, num_segments)
     bounds = jnp.searchsorted(segment_ids, jnp.arange(num_segments + 1, dtype=segment_ids.dtype)).astype(jnp.int32)
     start, count = bounds[:-1], jnp.diff(bounds)
@@ -36,11 +35,12 @@ def cut(segment_ids: Array, num_segments: int) -> Pieces:
     source = jnp.minimum(start[text][:, None] + inside, tokens - 1)
     owner = jnp.clip(segment_ids, 0, num_segments - 1).astype(jnp.int32)
     place = jnp.arange(tokens, dtype=jnp.int32) - start[owner]
-    return Pieces(
+    return Packing(
         source=source,
         mask=inside < count[text][:, None],
         home=jnp.clip(first[owner] * size + place, 0, rows.size * size - 1),
         owned=segment_ids == owner,
+        owner=owner,
         text=text,
         last=ends - 1,
         start=start,
@@ -55,37 +55,27 @@ def _size(tokens: int, num_segments: int) -> int:
     return size
 
 
-def rows(pieces: Pieces, x: Array) -> Array:
+def rows(packing: Packing, x: Array) -> Array:
     """Packed [1 N ...] -> rows [B T ...]."""
-    return x[0, pieces.source]
+    return x[0, packing.source]
 
 
-def tokens(pieces: Pieces, x: Array) -> Array:
+def tokens(packing: Packing, x: Array) -> Array:
     """Rows [B T ...] -> packed [1 N ...], 0 at tokens of no text."""
-    flat = x.reshape(-1, *x.shape[2:])[pieces.home]
-    return jnp.where(_wide(pieces.owned, flat), flat, 0)[None]
+    flat = x.reshape(-1, *x.shape[2:])[packing.home]
+    return jnp.where(_wide(packing.owned, flat), flat, jnp.zeros_like(flat))[None]
 
 
-def of_texts(pieces: Pieces, x: Array) -> Array:
-    """What every row of a text knows, [B 1 ...] -> [S 1 ...]."""
-    return x[pieces.last]
-
-
-def of_rows(pieces: Pieces, x: Array) -> Array:
-    """What is known of every text, [S 1 ...], told to its rows [B 1 ...]."""
-    return x[pieces.text]
-
-
-def combine(pieces: Pieces, x: Array, operation: Callable[[Array, Array], Array]) -> Array:
+def combine(packing: Packing, x: Array, operation: Callable[[Array, Array], Array]) -> Array:
     """The operation over all rows of each text: [B 1 ...] -> [S 1 ...]."""
 
     def step(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
         (starts, before), (begins, here) = left, right
         return starts | begins, jnp.where(begins, here, operation(before, here))
 
-    begins = jnp.concatenate([jnp.ones(1, bool), pieces.text[1:] != pieces.text[:-1]])
+    begins = jnp.concatenate([jnp.ones(1, bool), packing.text[1:] != packing.text[:-1]])
     _, running = lax.associative_scan(step, (_wide(begins, x), x))
-    return running[pieces.last]
+    return running[packing.last]
 
 
 def _wide(flags: Array, like: Array) -> Array:

@@ -1,13 +1,13 @@
 """The public functions beside the pooling: what attends, what each token contributes, and the scale limits."""
 
-import functools
-
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from lnpool import _check, _exact, _rows, _weights
-from lnpool._scale import SCALE_LIMITS
+from lnpool import _canonical, _check
+from lnpool._formulas.scale import SCALE_LIMITS
+from lnpool._xla import inspect
 
 
 def attention_weights(
@@ -37,9 +37,8 @@ def attention_weights(
         >>> [round(float(v), 3) for v in lnpool.attention_weights(jnp.array([0.0, 1.0, 0.0]), p=2.0)]
         [0.107, 0.787, 0.107]
     """
-    shape, call, inputs = _check.check_attention(scores, p, mask=mask, sharpen=sharpen)
-    v = _rows.over_rows(functools.partial(_weights.weights, call), inputs)
-    return v.reshape(shape).astype(inputs.scores.dtype)
+    shape, call, inputs = _canonical.attention(scores, p, mask=mask, sharpen=sharpen)
+    return inspect.weights(call, inputs).reshape(shape).astype(inputs.tokens.scores.dtype)
 
 
 def contributions(
@@ -70,7 +69,7 @@ def contributions(
         >>> [round(float(w), 3) for w in lnpool.contributions(states, p=2.0)[:, 0]]
         [0.071, 0.643, 0.286]
     """
-    checked = _check.check(
+    checked = _canonical.pooling(
         states,
         scores,
         p,
@@ -81,8 +80,8 @@ def contributions(
         sharpen=sharpen,
         implementation=None,
     )
-    w = _rows.over_rows(functools.partial(_exact.contributions, checked.call), checked.inputs)
-    return w.reshape(*checked.batch, checked.tokens, checked.features).astype(checked.inputs.states.dtype)
+    w = inspect.contributions(checked.call, checked.inputs)
+    return w.reshape(*checked.batch, checked.tokens, checked.features).astype(checked.inputs.tokens.states.dtype)
 
 
 def scale_limit(x: Float[ArrayLike, "*S"], method: str) -> Float[Array, "*S"]:
@@ -109,6 +108,7 @@ def scale_limit(x: Float[ArrayLike, "*S"], method: str) -> Float[Array, "*S"]:
     References:
         Wu et al., ACL 2020, who name the step; the functions are the usual choices.
     """
-    x = _check.floating("x", x)
+    _check.floating("x", x)
     limit = SCALE_LIMITS[_check.one_of("scale_limit", method, SCALE_LIMITS)]
-    return limit.log_states(x.astype(_check.compute_dtype(x))).astype(x.dtype)
+    x = jnp.asarray(x)
+    return limit.log_states(x.astype(_canonical.compute_dtype(x))).astype(x.dtype)

@@ -20,11 +20,12 @@ _CLIP_FLOOR = 1e-6  # relu_clip: a floor keeps log h finite; below it the state 
 
 
 class ScaleLimit(NamedTuple):
-    """One named limit: x -> log h, its derivative d log h / dx, and the range of log h."""
+    """One named limit: x -> log h, its derivative d log h / dx, the range of log h, and with what of x log h grows."""
 
     log_states: Callable[[Array], Array]
     derivative: Callable[[Array], Array]
     log_range: tuple[float, float]
+    order: Callable[[Array], Array] = lambda x: x
 
 
 def _log_softplus(x: Array) -> Array:
@@ -56,5 +57,7 @@ SCALE_LIMITS: dict[ScaleLimitName, ScaleLimit] = {
         (log(_CLIP_FLOOR), 0.0),
     ),
     # h = |x|, with derivative 0 at 0
-    "abs": ScaleLimit(lambda x: jnp.log(jnp.abs(x)), lambda x: _reciprocal(x, x != 0), (-inf, inf)),
+    "abs": ScaleLimit(lambda x: jnp.log(jnp.abs(x)), lambda x: _reciprocal(x, x != 0), (-inf, inf), jnp.abs),
+    # h = exp(x), unbounded: with log_output signed numbers in, signed numbers out
+    "exp": ScaleLimit(lambda x: x, jnp.ones_like, (-inf, inf)),
 }

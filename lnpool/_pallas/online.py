@@ -1,29 +1,29 @@
-"""What a kernel does with one block of tokens: the formulas of ``_bounded`` and their online form, for p >= 1.
+"""What a kernel does with one block of tokens: the formulas of ``single_pass`` and their online form, for p >= 1.
 
 A block is a float32 array [N S D]: N x S tokens, of which the S slots are summed apart and merged at the end of the
 row, so that the inner loop reduces over N alone, which moves no data between lanes or sublanes.
 
-With a known bound (``_bounded``): W = sum_i exp(p d_i + log v_i), d = u - upper. Without one, a running reference
+With a known bound: W = sum_i exp(p d_i + log v_i), d = u - upper. Without one, a running reference
 h_ref = max h and a running maximum m of y = z + d, d = log(h/h_ref), keep every exponent <= 0:
 
     W = sum_i exp(p (y_i - m))     E = sum_i exp(p (y_i - m)) (y_i - m)     log r = log h_ref + m + (log W - log Z)/p
 
-A new maximum rescales W and E once a block. As in ``_exact`` the ratio h/h_ref is taken before its logarithm, so the
+A new maximum rescales W and E once a block. The ratio h/h_ref is taken before its logarithm, so the
 scale of the states costs no digits: the value keeps the mark N1 of the exact form, error <= u (16 + 8 |log(r/h_ref)|).
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
 from jax import Array
 
-from lnpool._exact import RATIO_RANGE
-from lnpool._scale import SCALE_LIMITS
+from lnpool._formulas import single_pass
+from lnpool._formulas.safe import SILENT
+from lnpool._formulas.scale import SCALE_LIMITS
 from lnpool._types import Call, Residuals
-
-SILENT = -1e30  # the log of a state that is zero or padding: finite, and its exponential is 0
 
 
 class Sums(NamedTuple):
@@ -43,18 +43,38 @@ class Row(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What the backward pass needs to know of a row besides."""
+    """What the backward pass needs to know of a row, as wide as the features."""
 
+    p: Array
+    log_z: Array
     reference: Array
     rho: Array  # log(r/reference)
-    g: Array  # cotangent of r
-    r: Array
+    by_log: Array  # cotangent of log r
+    by_r: Array  # cotangent of r
+
+
+Known = TypeVar("Known", Row, Result)
+
+
+def stacked(known: Known) -> Array:
+    """All that is known of the rows [B S D], as one operand [B S R D] of a kernel."""
+    return jnp.stack(known, axis=2)
+
+
+def unstacked(kind: type[Known], field: Callable[[int], Array]) -> Known:
+    """What is known of a row, from its fields by number."""
+    return kind(*map(field, range(len(kind._fields))))
+
+
+def is_bounded(call: Call) -> bool:
+    """Whether a known range of log h stands in for the running maximum."""
+    return call.log_range is not None and all(map(math.isfinite, call.log_range))
 
 
 def fields(call: Call, slope: bool) -> dict[str, float]:
     """The fields of ``Sums`` that the form needs, in order, with their initial values."""
     initial = {"w": 0.0, "e": 0.0} if slope else {"w": 0.0}
-    return initial if call.is_bounded else initial | {"reference": 0.0 if call.is_linear else SILENT, "m": SILENT}
+    return initial if is_bounded(call) else initial | {"reference": 0.0 if call.is_linear else SILENT, "m": SILENT}
 
 
 def unpacked(names: Iterable[str], arrays: Iterable[Array]) -> Sums:
@@ -77,17 +97,12 @@ def _states(call: Call, raw: Array, mask: Array) -> Array:
 
 def _log_ratio(call: Call, states: Array, reference: Array) -> Array:
     """log(h/reference); SILENT for a zero."""
-    if not call.is_linear:
-        return jnp.maximum(states - reference, SILENT)
-    zero = states == 0
-    reference = jnp.where(reference == 0, 1, reference)
-    ratio = jnp.where(states == reference, 1, states / reference)  # a GPU, or 1/reference first, would miss 1
-    inside = (ratio > RATIO_RANGE[0]) & (ratio < RATIO_RANGE[1])
-    d = jnp.log(jnp.where(zero, 1, jnp.where(inside, ratio, states))) - jnp.where(inside, 0, jnp.log(reference))
-    return jnp.where(zero, SILENT, d)
+    return single_pass.silent_log_ratio(
+        call.is_linear, states, jnp.where(reference == 0, 1, reference) if call.is_linear else reference
+    )
 
 
-def _log_v(call: Call, row: Row, z: Array) -> Array:
+def _log_v(call: Call, row: Row | Result, z: Array) -> Array:
     return (row.p * z if call.sharpen else z) - row.log_z
 
 
@@ -97,7 +112,7 @@ def absorb(call: Call, row: Row, sums: Sums, blocks: Sequence[tuple[Array, Array
     Several blocks share one rescale, so that a thread that reads one token after the other is as fast as a wide vector.
     """
     known = [(_states(call, raw, z != -jnp.inf), jnp.where(z == -jnp.inf, 0, z)) for raw, z in blocks]
-    if call.is_bounded:
+    if is_bounded(call):
         return _absorb_bounded(call, row, sums, known)
     assert sums.reference is not None
     reference = functools.reduce(jnp.maximum, (_over_tokens(jnp.max, states) for states, _ in known), sums.reference)
@@ -122,9 +137,9 @@ def _absorb_bounded(call: Call, row: Row, sums: Sums, known: Sequence[tuple[Arra
     w, e = sums.w, sums.e
     for states, score in known:
         d = jnp.maximum(states - call.log_range[1], SILENT)
-        terms = jnp.exp(row.p * d + _log_v(call, row, score))
+        terms, weighted = single_pass.sums(row.p, d, score, _log_v(call, row, score), call.sharpen)
         w = w + _over_tokens(jnp.sum, terms)
-        e = None if e is None else e + _over_tokens(jnp.sum, terms * (d + score if call.sharpen else d))
+        e = None if e is None else e + _over_tokens(jnp.sum, weighted)
     return Sums(w, e)
 
 
@@ -140,7 +155,7 @@ def merge(call: Call, row: Row, sums: Sums) -> Sums:
 
 def together(call: Call, row: Row, parts: Sequence[Sums]) -> Sums:
     """The sums of several parts of a text [1 D] as one."""
-    if not call.is_bounded:
+    if not is_bounded(call):
         reference = _reduced(jnp.maximum, (part.reference for part in parts))
         parts = [_rescaled(call, row, part, reference, lambda m: m) for part in parts]
         m = _reduced(jnp.maximum, (part.m for part in parts))
@@ -178,7 +193,7 @@ def finish(call: Call, row: Row, sums: Sums, mean_z: Array) -> Residuals:
     p, zero = row.p, sums.w == 0
     w = jnp.where(zero, 1, sums.w)
     log_w = jnp.log(w)
-    if call.is_bounded:
+    if is_bounded(call):
         assert call.log_range is not None
         m = jnp.zeros_like(log_w)
         reference, rho = m + call.log_range[1], log_w / p
@@ -192,24 +207,27 @@ def finish(call: Call, row: Row, sums: Sums, mean_z: Array) -> Residuals:
         rho = m + excess / p if call.sharpen else (m + excess) / p
         mean = mean_z + excess / p if call.sharpen else rho
     rho = jnp.where(zero, 0, rho)
-    r = jnp.where(zero, 0, reference * jnp.exp(rho) if call.is_linear else jnp.exp(reference + rho))
+    value = single_pass.pooled(call.is_linear, reference, rho, call.log_output)
+    value = jnp.where(zero, -jnp.inf if call.log_output else 0, value)
+    gain = jnp.where(zero, 0, 1) if call.log_output else value
     slope = rho if sums.e is None else jnp.where(zero, 0, (sums.e / w - mean) / p)
-    return Residuals(r, slope, rho, reference, m, log_w)
+    y_reference, log_w = (m, log_w + row.log_z) if is_bounded(call) else (m, log_w)
+    everywhere = jnp.ones_like(zero)
+    return Residuals(value, gain.astype(value.dtype), slope, rho, reference, y_reference, log_w, everywhere)
 
 
-def gradients(call: Call, row: Row, result: Result, raw: Array, z: Array) -> tuple[Array, Array]:
+def gradients(call: Call, row: Result, raw: Array, z: Array) -> tuple[Array, Array]:
     """Cotangents of a block of states, and of its scores before the sum over features; 0 at padding."""
     mask = z != -jnp.inf
     score = jnp.where(mask, z, 0)
-    states = _states(call, raw, mask)
     log_v = _log_v(call, row, score)
-    log_ratio = _log_ratio(call, states, result.reference) - result.rho
-    share = result.g * result.r * jnp.exp(log_v + row.p * log_ratio)
-    difference = share - result.g * result.r * jnp.exp(log_v)
+    d = _log_ratio(call, _states(call, raw, mask), row.reference)
+    w, difference = single_pass.by_log_states(row.p, d, log_v, row.rho)
     if call.is_linear:
-        dstates = result.g * jnp.exp(log_v + (row.p - 1) * log_ratio)
+        dstates = row.by_r * jnp.exp(log_v + (row.p - 1) * (d - row.rho))
     elif call.scale_limit:
-        dstates = share * SCALE_LIMITS[call.scale_limit].derivative(jnp.where(mask, raw, 0))
+        dstates = row.by_log * w * SCALE_LIMITS[call.scale_limit].derivative(jnp.where(mask, raw, 0))
     else:
-        dstates = share
-    return jnp.where(mask, dstates, 0), jnp.where(mask, difference if call.sharpen else difference / row.p, 0)
+        dstates = row.by_log * w
+    dscores = row.by_log * (difference if call.sharpen else difference / row.p)
+    return jnp.where(mask, dstates, 0), jnp.where(mask, dscores, 0)

@@ -17,9 +17,22 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
-from lnpool._kernels import _compat, tiling
-from lnpool._kernels._elements import Result, Row, Sums, absorb, fields, gradients, merge, packed, together, unpacked
-from lnpool._kernels.tiling import UNROLL, Columns
+from lnpool._pallas import compat, tiling
+from lnpool._pallas.online import (
+    Known,
+    Result,
+    Row,
+    Sums,
+    absorb,
+    fields,
+    gradients,
+    merge,
+    packed,
+    together,
+    unpacked,
+    unstacked,
+)
+from lnpool._pallas.tiling import UNROLL, Columns
 from lnpool._types import Call
 
 Ref = Any  # a reference to memory of the device
@@ -66,9 +79,9 @@ def _real(cut: Columns, block: Array | int, size: int) -> Array:
     return lax.broadcasted_iota(jnp.int32, (1, cut.features), 1) < size - block * cut.features
 
 
-def _row(rows: Ref, text: Array, columns: Any, real: Array, fields: range) -> list[Array]:
-    """Fields of ``rows`` as [1 D]; 1 in columns that do not exist, whose results are not stored."""
-    return [_compat.load(rows, (text, pl.ds(k, 1), columns), real, 1) for k in fields]
+def _row(kind: type[Known], rows: Ref, text: Array, columns: Any, real: Array) -> Known:
+    """What is known of a row, as [1 D]; 1 in columns that do not exist, whose results are not stored."""
+    return unstacked(kind, lambda k: compat.load(rows, (text, pl.ds(k, 1), columns), real, 1))
 
 
 def _empty(initial: dict[str, float], cut: Columns) -> Sums:
@@ -81,12 +94,12 @@ def _sums_kernel(
 ) -> None:  # fmt: skip
     real = _real(cut, pl.program_id(1) % cut.blocks, size)
     every, span, initial = pl.ds(0, cut.features), _Span(*(spans[k] for k in range(4))), fields(call, slope)
-    row = Row(*_row(rows, span.text, every, real, range(2)))
+    row = _row(Row, rows, span.text, every, real)
 
     def token(t: Array) -> tuple[Array, Array]:
         inside = jnp.full((1, 1), t < span.real)
-        z = _compat.load(scores, (pl.ds(t, 1), pl.ds(0, 1)), inside, -jnp.inf)
-        raw = _compat.load(states, (pl.ds(t, 1), every), real & inside, 0)
+        z = compat.load(scores, (pl.ds(t, 1), pl.ds(0, 1)), inside, -jnp.inf)
+        raw = compat.load(states, (pl.ds(t, 1), every), real & inside, 0)
         return raw.astype(jnp.float32), z
 
     def step(i: Array, sums: Sums) -> Sums:
@@ -95,7 +108,7 @@ def _sums_kernel(
     count = jnp.maximum(span.real - span.start, 0)
     sums = lax.fori_loop(jnp.int32(0), (count + (UNROLL - 1)) // UNROLL, step, _empty(initial, cut))
     for k, x in enumerate(packed(sums)):
-        _compat.store(out, (pl.ds(k, 1), every), x, real)
+        compat.store(out, (pl.ds(k, 1), every), x, real)
 
 
 def _merge_kernel(
@@ -104,11 +117,11 @@ def _merge_kernel(
 ) -> None:  # fmt: skip
     real = _real(cut, pl.program_id(1) % cut.blocks, size)
     every, initial, (first, stop) = pl.ds(0, cut.features), fields(call, slope), (firsts[0], firsts[1])
-    row = Row(*_row(rows, pl.program_id(2), every, real, range(2)))
+    row = _row(Row, rows, pl.program_id(2), every, real)
 
     def part(t: Array) -> Sums:
         inside = real & jnp.full((1, 1), t < stop)
-        loads = (_compat.load(parts, (t, pl.ds(k, 1), every), inside, x) for k, x in enumerate(initial.values()))
+        loads = (compat.load(parts, (t, pl.ds(k, 1), every), inside, x) for k, x in enumerate(initial.values()))
         return unpacked(initial, loads)
 
     def step(i: Array, sums: Sums) -> Sums:
@@ -116,7 +129,7 @@ def _merge_kernel(
 
     sums = lax.fori_loop(jnp.int32(0), (stop - first + (UNROLL - 1)) // UNROLL, step, _empty(initial, cut))
     for k, x in enumerate(packed(sums)):
-        _compat.store(out, (pl.ds(k, 1), every), x, real)
+        compat.store(out, (pl.ds(k, 1), every), x, real)
 
 
 def _gradients_kernel(
@@ -127,20 +140,20 @@ def _gradients_kernel(
     at = pl.ds(span.start, cut.tile_tokens)
     t = span.start + lax.broadcasted_iota(jnp.int32, (cut.tile_tokens, 1), 0)
     inside, read = t < span.stop, t < span.real
-    z = _compat.load(scores, (at, pl.ds(0, 1)), read, -jnp.inf)
+    z = compat.load(scores, (at, pl.ds(0, 1)), read, -jnp.inf)
 
     def step(block: Array, total: Array) -> Array:
         real = _real(cut, block, size)
         columns = pl.ds(block * cut.features, cut.features)
-        wide = _row(rows, span.text, columns, real, range(6))
-        raw = _compat.load(states, (at, columns), real & read, 0).astype(jnp.float32)
-        by_states, by_scores = gradients(call, Row(*wide[:2]), Result(*wide[2:]), raw, z)
-        _compat.store(dstates, (at, columns), by_states.astype(dstates.dtype), real & inside)
+        row = _row(Result, rows, span.text, columns, real)
+        raw = compat.load(states, (at, columns), real & read, 0).astype(jnp.float32)
+        by_states, by_scores = gradients(call, row, raw, z)
+        compat.store(dstates, (at, columns), by_states.astype(dstates.dtype), real & inside)
         return total + jnp.where(real, by_scores, 0)
 
     total = jnp.zeros((cut.tile_tokens, cut.features), jnp.float32)
     total = lax.fori_loop(jnp.int32(0), jnp.int32(cut.blocks), step, total)
-    _compat.store(dscores, (at, pl.ds(0, 1)), jnp.sum(total, axis=1, keepdims=True), inside)
+    compat.store(dscores, (at, pl.ds(0, 1)), jnp.sum(total, axis=1, keepdims=True), inside)
 
 
 def _by_head(states: Array, scores: Array, rows: Array) -> tuple[Array, Array, Array]:
@@ -167,7 +180,7 @@ def _wide(cut: Columns, by_step: bool, *leading: Any) -> pl.BlockSpec:
 
 
 def sums(call: Call, slope: bool, ragged: bool, states: Array, scores: Array, where: Array, rows: Array) -> Array:
-    """The fields of ``Sums`` [B S F D] of every text; ``rows`` holds p and log Z."""
+    """The fields of ``Sums`` [B S F D] of every text; ``rows`` holds a ``Row`` each."""
     del ragged  # ``where`` says it
     (batch, tokens, features), heads = states.shape, scores.shape[1]
     size, count = features // heads, len(fields(call, slope))
@@ -177,17 +190,17 @@ def sums(call: Call, slope: bool, ragged: bool, states: Array, scores: Array, wh
     facts: dict[str, Any] = {"call": call, "slope": slope, "size": size, "cut": cut}
     parts = pl.pallas_call(
         functools.partial(_sums_kernel, **facts),
-        out_shape=_compat.output((batch, spans.shape[1], count, heads, size), jnp.dtype("float32"), *args),
+        out_shape=compat.output((batch, spans.shape[1], count, heads, size), jnp.dtype("float32"), *args),
         grid=(batch, heads * cut.blocks, spans.shape[1]),
         in_specs=[
             _SPAN,
             _wide(cut, False, None, tokens),
             pl.BlockSpec((None, None, tokens, 1), lambda b, d, k: (b, d // cut.blocks, 0, 0)),
-            _wide(cut, False, None, rows.shape[1], 2),
+            _wide(cut, False, None, rows.shape[1], len(Row._fields)),
         ],
         out_specs=_wide(cut, True, None, None, count),
-        compiler_params=_compat.triton.CompilerParams(num_warps=_warps(cut)),
-        interpret=_compat.current_target().interpret,
+        compiler_params=compat.triton.CompilerParams(num_warps=_warps(cut)),
+        interpret=compat.current_target().interpret,
         name="lnpool_sums",
     )(*args)
     if where.ndim == 2:
@@ -195,7 +208,7 @@ def sums(call: Call, slope: bool, ragged: bool, states: Array, scores: Array, wh
         return _merged(facts, firsts, parts, args[3]).reshape(batch, -1, count, features)
     # The splits of a row are merged as the slots of a vector register are.
     slots = unpacked(fields(call, slope), jnp.unstack(parts.reshape(batch, -1, count, features), axis=2))
-    return jnp.stack(packed(merge(call, Row(rows[:, :, 0], rows[:, :, 1]), slots)), axis=2)
+    return jnp.stack(packed(merge(call, unstacked(Row, lambda k: rows[:, :, k]), slots)), axis=2)
 
 
 def _merged(facts: dict[str, Any], firsts: Array, parts: Array, rows: Array) -> Array:
@@ -204,16 +217,16 @@ def _merged(facts: dict[str, Any], firsts: Array, parts: Array, rows: Array) -> 
     args = (jnp.stack([firsts[:, :-1], firsts[:, 1:]], axis=-1), parts, rows)
     return pl.pallas_call(
         functools.partial(_merge_kernel, **facts),
-        out_shape=_compat.output((batch, rows.shape[1], count, heads, size), jnp.dtype("float32"), *args),
+        out_shape=compat.output((batch, rows.shape[1], count, heads, size), jnp.dtype("float32"), *args),
         grid=(batch, heads * cut.blocks, rows.shape[1]),
         in_specs=[
             pl.BlockSpec((None, None, 2), lambda b, _, s: (b, s, 0)),
             _wide(cut, False, None, steps, count),
-            _wide(cut, False, None, rows.shape[1], 2),
+            _wide(cut, False, None, rows.shape[1], len(Row._fields)),
         ],
         out_specs=_wide(cut, True, None, None, count),
-        compiler_params=_compat.triton.CompilerParams(num_warps=_warps(cut)),
-        interpret=_compat.current_target().interpret,
+        compiler_params=compat.triton.CompilerParams(num_warps=_warps(cut)),
+        interpret=compat.current_target().interpret,
         name="lnpool_merge",
     )(*args)
 
@@ -224,7 +237,7 @@ def _warps(cut: Columns) -> int:
 
 
 def pullback(call: Call, ragged: bool, states: Array, scores: Array, where: Array, rows: Array) -> tuple[Array, Array]:
-    """Cotangents of the states [B T D] and scores [B H T]; ``rows`` holds ``Row`` and ``Result``."""
+    """Cotangents of the states [B T D] and scores [B H T]; ``rows`` a ``Result`` each."""
     del ragged
     (batch, tokens, features), heads = states.shape, scores.shape[1]
     size = features // heads
@@ -239,14 +252,14 @@ def pullback(call: Call, ragged: bool, states: Array, scores: Array, where: Arra
     dstates, dscores = pl.pallas_call(
         functools.partial(_gradients_kernel, call=call, size=size, cut=cut),
         out_shape=[
-            _compat.output(args[1].shape, states.dtype, *args),
-            _compat.output(args[2].shape, jnp.dtype("float32"), *args),
+            compat.output(args[1].shape, states.dtype, *args),
+            compat.output(args[2].shape, jnp.dtype("float32"), *args),
         ],
         grid=(batch, heads, spans.shape[1]),
-        in_specs=[_SPAN, whole(tokens), by_token, whole(rows.shape[1], 6)],
+        in_specs=[_SPAN, whole(tokens), by_token, whole(rows.shape[1], len(Result._fields))],
         out_specs=[whole(tokens), by_token],
-        compiler_params=_compat.triton.CompilerParams(num_warps=_WARPS),
-        interpret=_compat.current_target().interpret,
+        compiler_params=compat.triton.CompilerParams(num_warps=_WARPS),
+        interpret=compat.current_target().interpret,
         name="lnpool_gradients",
     )(*args)
     return dstates.reshape(states.shape), dscores[..., 0]

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, TypeAlias
 import jax.numpy as jnp
 from jax import Array
 
-from lnpool._kernels import tiling
-from lnpool._kernels.tiling import Tiling
+from lnpool._pallas import tiling
+from lnpool._pallas.tiling import Tiling
 
 Ref = Any  # a reference to memory of the device
 

@@ -5,8 +5,8 @@ inputs without a known bound (linear states, free log states) by a running maxim
 accurate range of the kernels goes to the portable implementation, chosen at run time.
 """
 
-from lnpool._kernels._rule import backward as backward
-from lnpool._kernels._rule import forward as forward
-from lnpool._kernels._rule import unsupported as unsupported
-from lnpool._kernels._rule import value as value
-from lnpool._kernels._rule import why_not as why_not
+from lnpool._pallas.rule import backward as backward
+from lnpool._pallas.rule import forward as forward
+from lnpool._pallas.rule import unsupported as unsupported
+from lnpool._pallas.rule import value as value
+from lnpool._pallas.rule import why_not as why_not

@@ -19,10 +19,10 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from lnpool._kernels import _compat, tiling
-from lnpool._kernels._elements import Result, Row, Sums, absorb, fields, gradients, merge, packed, unpacked
-from lnpool._kernels.tiling import SLOTS, Tiling
-from lnpool._kernels.walks import Walk, visits, walk_over
+from lnpool._pallas import compat, tiling
+from lnpool._pallas.grid import Walk, visits, walk_over
+from lnpool._pallas.online import Result, Row, Sums, absorb, fields, gradients, merge, packed, unpacked, unstacked
+from lnpool._pallas.tiling import SLOTS, Tiling
 from lnpool._types import Call
 
 Ref = Any  # a reference to memory of the device
@@ -77,7 +77,7 @@ def _chunks(span: tuple[Array, Array], size: int) -> tuple[Array, Array]:
 def _sums_kernel(*refs: Ref, call: Call, slope: bool, heads: int, size: int, walk: Walk) -> None:
     *where, states, scores, rows, out, columns, kept = refs
     row_index, feature_block, step = (pl.program_id(axis) for axis in range(3))
-    row, tiles = Row(rows[:, :1, :], rows[:, 1:, :]), walk.tiles
+    row, tiles = unstacked(Row, lambda k: rows[:, k : k + 1, :]), walk.tiles
     initial = fields(call, slope)
     is_first, is_last = visits(lambda k: walk.text(row_index, k, *where), step, walk.steps)
     is_new = visits(lambda k: walk.fetched(row_index, k, *where), step, walk.steps)[0]
@@ -111,7 +111,7 @@ def _sums_kernel(*refs: Ref, call: Call, slope: bool, heads: int, size: int, wal
 def _gradients_kernel(*refs: Ref, call: Call, heads: int, size: int, walk: Walk) -> None:
     *where, states, scores, rows, dstates, dscores, columns, sums = refs
     row_index, feature_block, step = (pl.program_id(axis) for axis in range(3))
-    row, result = Row(rows[:, :1, :], rows[:, 1:2, :]), Result(*(rows[:, k : k + 1, :] for k in range(2, 6)))
+    row = unstacked(Result, lambda k: rows[:, k : k + 1, :])
     is_first, is_last = visits(lambda k: walk.written(row_index, k, *where), step, walk.steps)
     is_new = visits(lambda k: walk.fetched(row_index, k, *where), step, walk.steps)[0]
     span, tiles = walk.span(row_index, step, *where), walk.tiles
@@ -130,7 +130,7 @@ def _gradients_kernel(*refs: Ref, call: Call, heads: int, size: int, walk: Walk)
     def spread(i: Array, carry: None) -> None:
         at = pl.ds(pl.multiple_of(i * tiles.chunk, tiles.chunk), tiles.chunk)
         raw, z = _tokens(states, columns, owned, i, tiles.chunk, span)
-        by_states, by_scores = gradients(call, row, result, raw, z)  # 0 outside of the span
+        by_states, by_scores = gradients(call, row, raw, z)  # 0 outside of the span
         by_states = dstates[0, at, :].astype(jnp.float32) + by_states.reshape(tiles.chunk, tiles.features)
         dstates[0, at, :] = by_states.astype(dstates.dtype)
         by_scores = by_scores.reshape(tiles.chunk, tiles.features)
@@ -199,12 +199,12 @@ _COMPILER = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "a
 
 
 def sums(call: Call, slope: bool, ragged: bool, states: Array, scores: Array, where: Array, rows: Array) -> Array:
-    """The fields of ``Sums`` [B S F D] of every text; ``rows`` holds p and log Z."""
+    """The fields of ``Sums`` [B S F D] of every text; ``rows`` holds a ``Row`` each."""
     (batch, _, features), heads, texts = states.shape, scores.shape[1], rows.shape[1]
     (walk, prefetched), count = walk_over(states, ragged, where), len(fields(call, slope))
     tiles, args = walk.tiles, (*prefetched, states, _blocked(scores, walk.tiles), rows)
     grid = _grid(
-        walk, prefetched, states, heads, 2,
+        walk, prefetched, states, heads, len(Row._fields),
         out_specs=_of_text(walk, count),
         scratch_shapes=[
             pltpu.VMEM((tiles.tokens, heads), jnp.float32),
@@ -213,17 +213,17 @@ def sums(call: Call, slope: bool, ragged: bool, states: Array, scores: Array, wh
     )  # fmt: skip
     return pl.pallas_call(
         functools.partial(_sums_kernel, call=call, slope=slope, heads=heads, size=features // heads, walk=walk),
-        out_shape=_compat.output((batch, texts, count, features), jnp.dtype("float32"), *args),
+        out_shape=compat.output((batch, texts, count, features), jnp.dtype("float32"), *args),
         grid_spec=grid,
         compiler_params=_COMPILER,
         cost_estimate=_cost(states, 1, 1),
-        interpret=_compat.current_target().interpret,
+        interpret=compat.current_target().interpret,
         name="lnpool_sums",
     )(*args)
 
 
 def pullback(call: Call, ragged: bool, states: Array, scores: Array, where: Array, rows: Array) -> tuple[Array, Array]:
-    """Cotangents of the states [B T D] and scores [B H T]; ``rows`` holds ``Row`` and ``Result``."""
+    """Cotangents of the states [B T D] and scores [B H T]; ``rows`` a ``Result`` each."""
     (batch, tokens, features), heads = states.shape, scores.shape[1]
     walk, prefetched = walk_over(states, ragged, where)
     tiles, args = walk.tiles, (*prefetched, states, _blocked(scores, walk.tiles), rows)
@@ -235,7 +235,7 @@ def pullback(call: Call, ragged: bool, states: Array, scores: Array, where: Arra
         return b, d, walk.written(b, k, *where), 0, 0
 
     grid = _grid(
-        walk, prefetched, states, heads, 6,
+        walk, prefetched, states, heads, len(Result._fields),
         out_specs=[
             pl.BlockSpec((1, tiles.tokens, tiles.features), block),
             pl.BlockSpec((1, 1, 1, heads, tiles.tokens), score_block),
@@ -246,13 +246,13 @@ def pullback(call: Call, ragged: bool, states: Array, scores: Array, where: Arra
     dstates, dscores = pl.pallas_call(
         functools.partial(_gradients_kernel, call=call, heads=heads, size=features // heads, walk=walk),
         out_shape=[
-            _compat.output(states.shape, states.dtype, *args),
-            _compat.output(by_block, jnp.dtype("float32"), *args),
+            compat.output(states.shape, states.dtype, *args),
+            compat.output(by_block, jnp.dtype("float32"), *args),
         ],
         grid_spec=grid,
         compiler_params=_COMPILER,
         cost_estimate=_cost(states, 2, 2),
-        interpret=_compat.current_target().interpret,
+        interpret=compat.current_target().interpret,
         name="lnpool_gradients",
     )(*args)
     dscores = jnp.sum(dscores, axis=1).transpose(0, 2, 1, 3)

@@ -1,0 +1,29 @@
+"""The attention weights: v = softmax(p z) over tokens, or softmax(z) when attention stays out of the power.
+
+With z centred so that p z <= 0, q_i = p z_i, Z = sum_i e^q_i and log v_i = q_i - log Z.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+from lnpool._formulas.safe import INFINITE, at_most, finite
+
+
+def power(p: Array, sharpen: bool) -> Array:
+    """The exponent that sharpens the attention."""
+    return finite(p) if sharpen else jnp.ones((1,) * p.ndim, p.dtype)
+
+
+def centred(scores: Array, largest: Array) -> Array:
+    """Scores less the largest of their text, in the range where they can be multiplied."""
+    return jnp.clip(scores - largest, -INFINITE, INFINITE)
+
+
+def exponents(p: Array, z: Array) -> Array:
+    """q = p z, which only rounding can bring above 0."""
+    return at_most(p * z, 0)
+
+
+def log_weights(p: Array, z: Array, log_z: Array) -> Array:
+    """log v; a finite number at padding: select, never multiply."""
+    return exponents(p, z) - log_z

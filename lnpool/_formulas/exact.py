@@ -1,0 +1,121 @@
+"""The pooling for every exponent: p = 0, +-1e-12, 1, 1e4, +-inf, and every h >= 0, zeros included.
+
+With v = softmax(p z) over tokens, the pooling is a weighted power mean, r = [sum_i v_i h_i^p]^(1/p). Its logarithm
+relative to a reference state, rho = log(r/h_ref), comes from d_i = log(h_i/h_ref) in one of two ways (docs/math.md):
+
+    S = sum_i v_i (e^(p d_i) - 1),     rho = log(1 + S)/p                            while S >= -1/2: no pole at p = 0
+    W = sum_i exp(p (y_i - y_ref)),    rho = y_ref + (log W - log Z)/p,  y = z + d   where few tokens carry the sum
+
+and every derivative from l_i = log(h_i/r) and w_i = v_i (h_i/r)^p, the share of token i in the sum:
+
+    dlog r/dz_i = w_i - v_i     dlog r/dlog h_i = w_i
+    dlog r/dp = sum_i v_i l_i^2 psi(p l_i) + (w_i - v_i)/p (z_i - mean_v z)
+
+The reference (the largest state for p >= 0, the smallest positive one for p < 0) keeps every exponent <= 0. For
+attention that stays out of the power, y = z + p d and its scale is 1 where it is p above.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from lnpool._formulas.safe import at_most, select
+from lnpool._formulas.series import eta, log1p_ratio, psi
+
+NEAR = 0.5  # |p l| up to which the series are used
+
+
+class Shares(NamedTuple):
+    """How the tokens share the sum: log(h/r), w, w - v and (w - v)/p, none of them by a cancelling difference."""
+
+    log_ratio: Array
+    log_w: Array
+    w: Array
+    v: Array
+    difference: Array
+    difference_over_p: Array
+    near: Array  # |p l| <= 1/2: the side of the series
+
+
+def exponents(p: Array, d: Array, z: Array, sharpen: bool) -> tuple[Array, Array]:
+    """y and the scale by which it is multiplied in the exponents of W."""
+    return (z + d, p) if sharpen else (z + p * d, jnp.ones_like(p))
+
+
+def relative(scale: Array, y: Array, y_reference: Array) -> Array:
+    """The exponents of W: subtract before multiplying, p (y - y_ref) keeps the digits that p y - p y_ref has lost."""
+    return at_most(scale * (y - jnp.where(jnp.isinf(y_reference), 0, y_reference)), 0)
+
+
+def mean_terms(p: Array, d: Array, zero: Array, log_v: Array) -> Array:
+    """The summands of S/p."""
+    v = jnp.exp(log_v)
+    at_zero = jnp.where(p > 0, -v / jnp.where(p == 0, 1, p), -jnp.inf)
+    return jnp.where(zero, at_zero, v * d * eta(at_most(p * d, 0)))
+
+
+def log_mean(
+    p: Array, mean: Array, log_w: Array, log_z: Array, y_reference: Array, sharpen: bool
+) -> tuple[Array, Array]:
+    """rho = log(r/reference), and where r = 0 instead: no positive state, or a zero among them and p <= 0."""
+    nonzero_p = jnp.where(p == 0, 1, p)
+    empty = jnp.isinf(y_reference)
+    vanishes = jnp.isneginf(mean) | (empty & ~jnp.isnan(mean))
+    near = p * mean >= -NEAR
+    safe_mean = jnp.where(near, mean, 0)
+    y_reference = jnp.where(empty, 0, y_reference)
+    concentrated = (log_w - log_z + (0 if sharpen else y_reference)) / nonzero_p
+    concentrated = concentrated + y_reference if sharpen else concentrated
+    rho = jnp.where(near, safe_mean * log1p_ratio(p * safe_mean), concentrated)
+    return jnp.where(vanishes, 0, rho), vanishes
+
+
+def shares(p: Array, d: Array, zero: Array, log_v: Array, log_w: Array, rho: Array) -> Shares:
+    """How the tokens share the sum; ``log_w`` is that of token and text, x - log W."""
+    l = d - rho  # noqa: E741  # the letter of docs/math.md
+    near = (jnp.abs(p * l) <= NEAR) & ~zero
+    l_near = jnp.where(near, l, 0)
+    nonzero_p = jnp.where(near | (p == 0), 1, p)
+    v = jnp.exp(log_v)
+    w = jnp.where(zero, 0, jnp.exp(log_w))
+    over_p = v * l_near * eta(p * l_near)
+    return Shares(
+        log_ratio=l,
+        log_w=log_w,
+        w=w,
+        v=v,
+        difference=jnp.where(near, p * over_p, w - v),
+        difference_over_p=jnp.where(near, over_p, (w - v) / nonzero_p),
+        near=near,
+    )
+
+
+def slope_terms(p: Array, of: Shares, log_v: Array, z: Array, mean_z: Array, sharpen: bool) -> Array:
+    """The summands of dlog r/dp: KL(w || v)/p^2, and with sharpened attention the covariance of (w - v)/p and z."""
+    l_near, nonzero_p = jnp.where(of.near, of.log_ratio, 0), jnp.where(of.near | (p == 0), 1, p)
+    divergence = of.w * (of.log_w - log_v - 1) + of.v
+    terms = jnp.where(of.near, of.v * l_near**2 * psi(p * l_near), divergence / nonzero_p / nonzero_p)
+    return terms + of.difference_over_p * (z - mean_z) if sharpen else terms
+
+
+def by_log_states(p: Array, of: Shares, zero: Array, log_v: Array) -> Array:
+    """dlog r/dlog h."""
+    return jnp.where(zero, 0, jnp.exp(jnp.where(_far(p, of), of.log_w, log_v + p * of.log_ratio)))
+
+
+def by_states(p: Array, of: Shares, zero: Array, log_v: Array) -> Array:
+    """dr/dh, which is without bound at a zero for p < 1: there 0, and near there no more than a float holds."""
+    exponent = jnp.where(_far(p, of), of.log_w - of.log_ratio, log_v + (p - 1) * of.log_ratio)
+    largest = 709.0 if p.dtype == jnp.float64 else 88.0
+    return jnp.where(zero, jnp.where(p == 1, of.v, 0), jnp.exp(jnp.minimum(exponent, largest)))
+
+
+def _far(p: Array, of: Shares) -> Array:
+    """Where p l has lost digits that log w has kept."""
+    return ~of.near & (jnp.abs(p) > 8)
+
+
+def shares_of_zeros(zero: Array, log_v: Array, mask: Array | None) -> Array:
+    """The weights of the zero states, which share the sum where r = 0."""
+    return select(mask, jnp.where(zero, jnp.exp(log_v), 0), 0)

@@ -1,0 +1,73 @@
+"""The pooling in a single pass over memory, for p of about 1 and more.
+
+An upper bound of the states, known or measured, is the reference, and the weight goes inside the exponent:
+
+    d_i = log(h_i / reference) <= 0
+    W = sum_i exp(p d_i + log v_i)                  log r = log reference + log(W)/p       one exp an element
+    E = sum_i exp(p d_i + log v_i) y_i              y_i = d_i + z_i, or d_i                from the same exp
+    dlog r/dp = (E/W - sum_i v_i z_i - log(W)/p)/p
+
+so the backward pass has no reduction over tokens: it reads the states once and writes their gradient once. W is at
+least v at the largest state, so it can underflow only where attention there is below ``SMALLEST_SUM``; that can be seen
+from W, and then the exact form runs (docs/math.md, section 5).
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+from lnpool._formulas.safe import SILENT, log_ratio
+
+EXPONENTS = (
+    1.0,
+    64.0,
+)  # below, log(W)/p would amplify rounding; above, p log(h/r) loses digits that the exact form keeps
+SMALLEST_SUM = 4e-18  # of W: second derivatives hold 1/W^2, and that is still a float32
+
+
+def in_range(p: Array) -> Array:
+    """Where the single pass is as accurate as the exact form, as far as the exponent alone can tell."""
+    return (p >= EXPONENTS[0]) & (p <= EXPONENTS[1])
+
+
+def silent_log_ratio(is_linear: bool, states: Array, reference: Array) -> Array:
+    """d = log(h/reference) from h, or from log h; SILENT at a zero."""
+    if not is_linear:
+        return jnp.maximum(states - reference, SILENT)
+    zero = states == 0
+    return jnp.where(zero, SILENT, log_ratio(is_linear, states, zero, reference))
+
+
+def sums(p: Array, d: Array, z: Array, log_v: Array, sharpen: bool) -> tuple[Array, Array]:
+    """The summands of W and E."""
+    terms = jnp.exp(p * d + log_v)
+    return terms, terms * (d + z if sharpen else d)
+
+
+def log_mean(p: Array, w: Array) -> Array:
+    """rho = log(r/reference) from the sum W > 0."""
+    return jnp.log(w) / p
+
+
+def slope(p: Array, w: Array, e: Array, rho: Array, mean_z: Array, sharpen: bool) -> Array:
+    """dlog r/dp from the sums W > 0 and E."""
+    return (e / w - (mean_z if sharpen else 0) - rho) / p
+
+
+def pooled(is_linear: bool, reference: Array, rho: Array, log_output: bool) -> Array:
+    """r from the reference and rho, or log r, never through r."""
+    if log_output:
+        return (jnp.log(reference) if is_linear else reference) + rho
+    half = jnp.exp(rho / 2)  # e^rho alone may overflow where r does not
+    return reference * half * half if is_linear else jnp.exp(reference + rho)
+
+
+def by_log_states(p: Array, d: Array, log_v: Array, rho: Array) -> tuple[Array, Array]:
+    """dlog r/dlog h = w, the share of each token in the sum, and w - v."""
+    w = jnp.exp(p * (d - rho) + log_v)
+    return w, w - jnp.exp(log_v)
+
+
+def by_states(p: Array, d: Array, log_v: Array, rho: Array, h: Array, r: Array) -> tuple[Array, Array]:
+    """dr/dh = v (h/r)^(p-1), for p >= 1, and r (w - v), which is 0 to the bit where all states are equal."""
+    by_h = jnp.exp((p - 1) * (d - rho) + log_v)
+    return by_h, jnp.where(h == r, 0, by_h * h - jnp.exp(log_v) * r)

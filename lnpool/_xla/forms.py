@@ -1,0 +1,289 @@
+"""The two forms over a whole batch: which passes over the tokens each takes, and what it knows of every text.
+
+Arrays of texts are [S 1 *H K], as wide as the result; ``Texts`` holds what both forms need and prepares blocks.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from lnpool import _compat
+from lnpool._formulas import attention as attention_formula
+from lnpool._formulas import exact, single_pass
+from lnpool._formulas.safe import at_least, finite, log_ratio, select, sign_of, within
+from lnpool._formulas.scale import SCALE_LIMITS
+from lnpool._types import Attention, Call, Inputs, Residuals
+from lnpool._xla.attend import log_weights, rows_of
+from lnpool._xla.cpu_blocks import Block, Parts, over_tokens
+from lnpool._xla.reduce import Meeting
+
+
+class Texts(NamedTuple):
+    """A batch with its attention, as the passes over its tokens need it."""
+
+    call: Call
+    p: Array  # [1 1 *H|1 K|1]
+    tokens: Block
+    attention: Attention
+    meeting: Meeting
+
+    def over_tokens(self, compute: Any, **options: Any) -> Parts:
+        """``compute`` of all tokens in rows; sums and maxima are of texts."""
+        source = None if self.meeting.packing is None else self.meeting.packing.source
+        each, sums, maxima = over_tokens(compute, self.tokens, source, **options)
+        return Parts(each, jax.tree.map(self.meeting.sums, sums), jax.tree.map(self.meeting.maxima, maxima))
+
+    def rows(self, *arrays: Array) -> Any:
+        """What is known of texts, told to their rows."""
+        return self.meeting.rows(arrays)
+
+    def z_and_log_v(self, block: Block, offset: Array, log_z: Array) -> tuple[Array, Array]:
+        """Centred scores and log v of a block, -inf at padding; ``offset`` and ``log_z`` are those of its rows."""
+        z = block.scores - offset
+        if block.log_v is not None:
+            return z, block.log_v
+        power = attention_formula.power(self.p, self.call.sharpen)
+        return z, select(block.mask, attention_formula.log_weights(power, z, log_z), -jnp.inf)
+
+    def states(self, block: Block) -> Array:
+        """h for linear input, log h otherwise, in the dtype of p; padding reads as something finite, here 1 or 0."""
+        raw = select(block.mask, block.states, 1 if self.call.is_linear else 0).astype(self.p.dtype)
+        return SCALE_LIMITS[self.call.scale_limit].log_states(raw) if self.call.scale_limit else raw
+
+
+def texts_of(call: Call, inputs: Inputs, attention: Attention) -> Texts:
+    """The batch with its attention."""
+    log_v = log_weights(call, inputs, attention)
+    # Without the barrier XLA would compute the weights again for every feature.
+    scores, log_v = lax.optimization_barrier((attention.scores, log_v))
+    block = Block(inputs.tokens.states, scores, log_v, rows_of(inputs)[1])
+    return Texts(call, inputs.p, block, attention, Meeting(inputs.packing, call.axis_name))
+
+
+# --- the single pass --------------------------------------------------------------------------------------------------
+
+
+def _upper(texts: Texts) -> tuple[Array, Array]:
+    """The reference of every text, and whether no state is positive: the known bound, or the largest state."""
+    call, shape = texts.call, jnp.broadcast_shapes(texts.p.shape, (1, 1, *texts.tokens.states.shape[2:]))
+    if call.upper is not None:
+        real = jnp.ones_like(texts.tokens.scores, bool) if texts.tokens.mask is None else texts.tokens.mask
+        count = texts.meeting.total(real.astype(texts.p.dtype))
+        return jnp.full_like(jnp.broadcast_to(count, (*count.shape[:2], *shape[2:])), call.upper), count == 0
+    order = SCALE_LIMITS[call.scale_limit].order if call.scale_limit else lambda x: x
+
+    def largest(block: Block) -> Parts:
+        states = order(block.states.astype(texts.p.dtype))
+        if call.is_linear:  # not even a state of -inf is the maximum of nothing
+            states = jnp.maximum(states, jnp.finfo(states.dtype).min)
+        return Parts(maxima=select(block.mask, states, -jnp.inf))
+
+    top = texts.over_tokens(largest).maxima
+    if call.is_linear:
+        nothing = (top == 0) | jnp.isneginf(top)
+        # Where all states are negative, so is their largest, and no ratio would show it.
+        return jnp.where(nothing, 1, jnp.where(top < 0, jnp.nan, top)), nothing
+    empty = jnp.isneginf(top)
+    if call.scale_limit:
+        top = SCALE_LIMITS[call.scale_limit].log_states(jnp.where(empty, 0, top))
+        empty = empty | jnp.isneginf(top)
+    return jnp.where(jnp.isneginf(top), 0, top), empty
+
+
+def _silent_d(texts: Texts, block: Block, reference: Array) -> Array:
+    """d = log(h/reference) of a block; at padding it counts for nothing, but is finite."""
+    call = texts.call
+    if call.scale_limit:
+        states = texts.states(block)
+    else:
+        states = select(block.mask, block.states.astype(texts.p.dtype), reference)
+    return single_pass.silent_log_ratio(call.is_linear, states, reference)
+
+
+def single(texts: Texts, want_slope: bool) -> Residuals:
+    """The single pass, and in ``single`` where it was accurate."""
+    call, p, attention = texts.call, texts.p, texts.attention
+    fits = single_pass.in_range(p)
+    reference, nothing = _upper(texts)
+    of_rows = texts.rows(reference, attention.offset, attention.log_z)
+
+    def compute(block: Block) -> Parts:
+        reference, offset, log_z = of_rows
+        z, log_v = texts.z_and_log_v(block, offset, log_z)
+        d = _silent_d(texts, block, reference)
+        sums = single_pass.sums(p, d, z, log_v, call.sharpen)[: 1 + want_slope]
+        smallest = select(block.mask, -block.states.astype(p.dtype), -jnp.inf) if call.is_linear else ()
+        return Parts(sums=sums, maxima=smallest)
+
+    by_product = not (call.is_linear or call.scale_limit)
+    run = functools.partial(texts.over_tokens, compute, intermediates=1 + want_slope, by_product=by_product)
+    parts = _if_any(fits, run)
+    w = parts.sums[0]
+    # A NaN is as right here as it is in the exact form, and a negative state beside a zero is not nothing.
+    nothing = nothing & ~jnp.isnan(w)
+    accurate = fits & (nothing | ~(w < single_pass.SMALLEST_SUM))
+    w = jnp.where(accurate & ~nothing, w, 1)
+    rho = single_pass.log_mean(p, w)
+    equal = jnp.zeros_like(nothing)
+    if call.is_linear:  # equal states give themselves, to the bit
+        smallest = jnp.where(accurate & ~nothing, -parts.maxima, reference)
+        equal = smallest == reference
+        rho = within(rho, jnp.log(smallest / reference), jnp.zeros_like(rho))
+    slope = rho
+    if want_slope:
+        e = jnp.where(accurate & ~nothing, parts.sums[1], 0)
+        slope = jnp.where(equal | nothing, 0, single_pass.slope(p, w, e, rho, attention.mean_z, call.sharpen))
+    y_reference = jnp.where(nothing, -jnp.inf, jnp.zeros_like(rho))
+    return _residuals(call, reference, rho, nothing, slope, y_reference, jnp.log(w) + attention.log_z, accurate)
+
+
+def _if_any(needed: Array, run: Callable[[], Parts]) -> Parts:
+    """``run()`` if it is needed anywhere, else zeros."""
+    like = jax.eval_shape(run)
+    zeros = functools.partial(jax.tree.map, lambda x: _compat.new(x, x.shape, 0), like)
+    return lax.cond(jnp.any(needed), run, zeros)
+
+
+def _residuals(
+    call: Call, reference: Array, rho: Array, vanishes: Array, slope: Array, y_reference: Array, log_w: Array, by: Array
+) -> Residuals:
+    value = single_pass.pooled(call.is_linear, reference, rho, call.log_output)
+    value = jnp.where(vanishes, -jnp.inf if call.log_output else 0, value)
+    gain = jnp.where(vanishes, 0, jnp.ones_like(value) if call.log_output else value)
+    # A slope beyond float range belongs to an r that is too small for one: their product is 0.
+    slope = jnp.where(vanishes | ((gain == 0) & jnp.isinf(slope)), 0, slope)
+    wide = (value, gain, slope, rho, reference, y_reference, log_w, by)
+    return Residuals(*jnp.broadcast_arrays(*wide))
+
+
+def single_partials(texts: Texts, block: Block, of: Residuals, offset: Array, log_z: Array) -> tuple[Array, Array]:
+    """Derivatives by states and scores [B T *H K] of the result; what padding holds is finite."""
+    call, p = texts.call, texts.p
+    _, log_v = texts.z_and_log_v(block, offset, log_z)
+    d = _silent_d(texts, block, of.reference)
+    if call.is_linear:
+        states = select(block.mask, block.states.astype(p.dtype), 0)
+        r = jnp.exp(of.value) if call.log_output else of.value
+        by_states, by_scores = single_pass.by_states(p, d, log_v, of.rho, states, r)
+        factor = _of_linear(call, p, of)
+    else:
+        by_states, by_scores = single_pass.by_log_states(p, d, log_v, of.rho)
+        factor = of.gain
+    return factor * by_states, factor * (by_scores if call.sharpen else by_scores / p)
+
+
+def _of_linear(call: Call, p: Array, of: Residuals) -> Array:
+    """The derivative of the result by r: 1, or 1/r of log r.
+
+    It is 0 where r = 0 for want of a positive state; an r that is merely too small for a float has a derivative.
+    """
+    vanishes = (of.value == (-jnp.inf if call.log_output else 0)) & ((p <= 0) | jnp.isinf(of.y_reference))
+    return jnp.where(vanishes, 0, jnp.exp(-of.value) if call.log_output else 1)
+
+
+# --- the exact form ---------------------------------------------------------------------------------------------------
+
+
+class Elements(NamedTuple):
+    """Per token and feature."""
+
+    d: Array  # log(h/reference), something finite at a zero
+    zero: Array
+    keep: Array  # not a zero, and no padding
+    z: Array
+    log_v: Array  # finite at padding
+
+
+def elements(texts: Texts, block: Block, reference: Array, offset: Array, log_z: Array) -> Elements:
+    """What the exact form knows of each token and feature."""
+    states = texts.states(block)
+    zero = states == (0 if texts.call.is_linear else -jnp.inf)
+    z, log_v = texts.z_and_log_v(block, offset, log_z)
+    keep = ~zero if block.mask is None else ~zero & block.mask
+    d = log_ratio(texts.call.is_linear, states, zero, reference)
+    return Elements(d, zero, keep, z, select(block.mask, log_v, 0))
+
+
+def _exact_references(texts: Texts, p: Array) -> tuple[Array, Array]:
+    """The references of the states and of the exponents, -+inf for a text without a positive state. No gradient."""
+    sign = sign_of(p)
+    linear, attention = texts.call.is_linear, texts.attention
+
+    def of_states(block: Block) -> Parts:
+        states = texts.states(block)
+        zero = states == (0 if linear else -jnp.inf)
+        keep = ~zero if block.mask is None else ~zero & block.mask
+        return Parts(maxima=lax.stop_gradient(jnp.where(keep, sign * states, -jnp.inf)))
+
+    reference = lax.stop_gradient(sign) * texts.over_tokens(of_states).maxima
+    reference = jnp.where(jnp.isinf(reference), 1 if linear else 0, reference)
+    of_rows = texts.rows(reference, attention.offset, attention.log_z)
+
+    def of_exponents(block: Block) -> Parts:
+        of = elements(texts, block, *of_rows)
+        y, scale = exact.exponents(p, of.d, of.z, texts.call.sharpen)
+        return Parts(maxima=lax.stop_gradient(jnp.where(of.keep, sign_of(scale) * y, -jnp.inf)))
+
+    sign = sign_of(p if texts.call.sharpen else jnp.ones_like(p))
+    return reference, lax.stop_gradient(sign) * texts.over_tokens(of_exponents).maxima
+
+
+def exponents_of_w(texts: Texts, p: Array, of: Elements, y_reference: Array) -> Array:
+    """The exponents of W."""
+    y, scale = exact.exponents(p, of.d, of.z, texts.call.sharpen)
+    return exact.relative(scale, y, y_reference)
+
+
+def exact_form(texts: Texts, want_slope: bool) -> Residuals:
+    """The exact form; two passes find the references, one sums, and one more takes the slope."""
+    call, p, attention = texts.call, finite(texts.p), texts.attention
+    reference, y_reference = _exact_references(texts, p)
+    of_rows = texts.rows(reference, attention.offset, attention.log_z, y_reference)
+
+    def compute(block: Block) -> Parts:
+        *known, y_reference = of_rows
+        of = elements(texts, block, *known)
+        terms = jnp.where(of.keep, jnp.exp(exponents_of_w(texts, p, of, y_reference)), 0)
+        return Parts(sums=(terms, select(block.mask, exact.mean_terms(p, of.d, of.zero, of.log_v), 0)))
+
+    w, mean = texts.over_tokens(compute, intermediates=2).sums
+    log_w = jnp.log(at_least(w, 1))
+    rho, vanishes = exact.log_mean(p, mean, log_w, attention.log_z, y_reference, call.sharpen)
+    slope = _exact_slope(texts, p, reference, y_reference, log_w, rho) if want_slope else rho
+    slope = jnp.where(jnp.isinf(texts.p), 0, slope)
+    return _residuals(call, reference, rho, vanishes, slope, y_reference, log_w, jnp.zeros_like(vanishes))
+
+
+def _shares(texts: Texts, p: Array, of: Elements, y_reference: Array, log_w: Array, rho: Array) -> exact.Shares:
+    token_log_w = exponents_of_w(texts, p, of, y_reference) - log_w
+    return exact.shares(p, of.d, of.zero, of.log_v, token_log_w, rho)
+
+
+def _exact_slope(texts: Texts, p: Array, *known: Array) -> Array:
+    attention = texts.attention
+    of_rows = texts.rows(*known, attention.offset, attention.log_z, attention.mean_z)
+
+    def compute(block: Block) -> Parts:
+        reference, y_reference, log_w, rho, offset, log_z, mean_z = of_rows
+        of = elements(texts, block, reference, offset, log_z)
+        shares = _shares(texts, p, of, y_reference, log_w, rho)
+        terms = exact.slope_terms(p, shares, of.log_v, of.z, mean_z, texts.call.sharpen)
+        return Parts(sums=select(block.mask, terms, 0))
+
+    return texts.over_tokens(compute, intermediates=2).sums
+
+
+def exact_partials(texts: Texts, block: Block, of: Residuals, offset: Array, log_z: Array) -> tuple[Array, Array]:
+    """Derivatives by states and scores [B T *H K] of the result; what padding holds is finite."""
+    call, p = texts.call, finite(texts.p)
+    tokens = elements(texts, block, lax.stop_gradient(of.reference), offset, log_z)
+    shares = _shares(texts, p, tokens, lax.stop_gradient(of.y_reference), of.log_w, of.rho)
+    if call.is_linear:
+        by_states = _of_linear(call, p, of) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
+    else:
+        by_states = of.gain * exact.by_log_states(p, shares, tokens.zero, tokens.log_v)
+    return by_states, of.gain * (shares.difference if call.sharpen else shares.difference_over_p)

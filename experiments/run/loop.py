@@ -8,6 +8,7 @@ dispatched, so that the device always has work.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,6 +119,7 @@ def fit(run: Run, state: State) -> None:
             settle(run, pending)
             pending, served = None, step
             saver.serve(request, step + 1, state, journal)
+    check_trained(run, state)
 
 
 def next_batch(run: Run, step: int, request: int) -> tuple[tuple[Batch, jax.Array], int]:
@@ -151,6 +153,14 @@ def check_skipped(run: Run, step: int, state: State) -> None:
         run.saver.save(step, state, run.journal)
         count, sentence = run.journal.skipped_in_row, run.journal.last_skip()
         raise NonFiniteError(f"{sentence}, {count} steps in a row: try a smaller --optim.learning-rate.")
+
+
+def check_trained(run: Run, state: State) -> None:
+    """Save the state and raise NonFiniteError if not one step was accepted: there is nothing to test."""
+    journal = run.journal
+    if journal.steps and len(journal.skipped) == journal.steps:
+        run.saver.save(journal.steps, state, journal)
+        raise NonFiniteError(f"{journal.last_skip()}, and none of the {journal.steps} steps was accepted.")
 
 
 def validate(run: Run, step: int, state: State) -> bool:
@@ -250,6 +260,9 @@ def finish(run: Run, folder: RunFolder, found: float | None) -> dict[str, Any]:
     journal = run.journal
     with run.clock.measure("test"):
         test, _ = evaluate(run.programs.evaluate, journal.best_parameters, run.task.batches("test"), run.term_weights)
+    for name, value in test.items():
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the {name} of the test is {value}: try a smaller --optim.learning-rate.")
     facts = summary(run, test) | {
         "vectors_found": found,
         "data": run.task.describe(),

@@ -64,18 +64,18 @@ def command(name: str, body: Callable[[list[str]], None], arguments: list[str] |
     0 done, 2 usage, 3 non-finite, 65 data, 69 network, 74 input/output (what is printed on stdout included), 75 stopped
     and saved, 130 interrupted.
     """
-    with streams.prepared():
+    with streams.prepared() as out:
         try:
             code = _run(name, body, sys.argv[1:] if arguments is None else arguments)
         except SystemExit:  # --help
-            if streams.flushed() is None:
+            out.flush()
+            if out.failed is None:
                 raise
-            return INPUT_OUTPUT
-        error = streams.flushed()
-        if error is None or code:
+            code = 0
+        out.flush()
+        if out.failed is None or code:
             return code
-        reason = f"what it prints on stdout cannot be written ({error.strerror})"
-        print(f"experiments.{name}: {reason}; its files are.", file=sys.stderr)
+        print(f"experiments.{name}: stdout cannot be written ({out.failed}); files are complete.", file=sys.stderr)
         return INPUT_OUTPUT
 
 

@@ -79,7 +79,7 @@ def distributed(options: DeviceOptions) -> Iterator[None]:
 
 
 def _initialize(options: DeviceOptions, **arguments: Any) -> None:
-    limits = {"initialization_timeout": math.ceil(options.wait), "shutdown_timeout_seconds": PATIENCE}
+    limits: dict[str, Any] = {"initialization_timeout": math.ceil(options.wait), "shutdown_timeout_seconds": PATIENCE}
     try:
         jax.distributed.initialize(**limits, **arguments)
     except (RuntimeError, ValueError) as error:

@@ -62,7 +62,7 @@ def _receive(address: str, port: int, processes: int, end: float) -> None:
             other, count = said
             if count != processes or not 0 < other < processes or other in present:
                 raise UsageError(
-                    f"a process came as --devices.process {other} of {count}, this one waits for each of {processes} once."
+                    f"a process came as --devices.process {other} of {count}, expected each of {processes} once."
                 )
             present[other] = visitor
         for visitor in present.values():

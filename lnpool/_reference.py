@@ -41,7 +41,9 @@ def pool(call: Call, inputs: Inputs) -> Array:
     near_zero = jnp.abs(p) < _NEAR_ZERO
     p_far = jnp.where(near_zero, 1, p)
     positive, tokens = (mask & positive) | dead, mask | dead
-    log_a = z - logsumexp(z, axis=1, keepdims=True, where=jnp.broadcast_to(mask | ~jnp.any(mask, axis=1, keepdims=True), z.shape))
+    log_a = z - logsumexp(
+        z, axis=1, keepdims=True, where=jnp.broadcast_to(mask | ~jnp.any(mask, axis=1, keepdims=True), z.shape)
+    )
     if call.sharpen:
         log_r = log_norm(log_a + u, positive) - log_norm(log_a, tokens)
     else:

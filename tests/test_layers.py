@@ -140,7 +140,7 @@ ROOMS = {
     "layers": {"base", "data"},
     "storage": {"base", "layers"},
     "tasks": {"base", "data"},
-    "baselines": {"base", "data"},
+    "baselines": {"base", "data", "objectives"},
     "poolers": {"base", "layers"},
     "objectives": {"base", "layers"},
     "encoders": {"base", "data", "layers", "poolers"},

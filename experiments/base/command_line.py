@@ -18,8 +18,11 @@ INPUT_OUTPUT = 74
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
 
-def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None) -> Any:
-    """Return an instance of a dataclass from a command line; `--help` prints and exits, a mistake raises UsageError."""
+def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None, about: str | None = None) -> Any:
+    """Return an instance of a dataclass from a command line; `--help` prints and exits, a mistake raises UsageError.
+
+    `about` is what `--help` says first; the docstring of the dataclass when not given.
+    """
     captured = io.StringIO()
     given = {} if default is None else {"default": default}
     try:
@@ -28,6 +31,7 @@ def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None)
                 kind,
                 args=arguments,
                 prog=program,
+                description=about,
                 return_unknown_args=True,
                 **given,
             )

@@ -169,6 +169,11 @@ class Task(Protocol):
     def __init__(self, options: Any): ...
 
     @classmethod
+    def objective_of(cls, options: Any) -> str:
+        """Return `objective`, or what options say that are marked `DECIDES_OBJECTIVE`."""
+        ...
+
+    @classmethod
     def codec_of(cls, options: Any, stored: dict[str, Any]) -> Codec:
         """Return the codec that a finished run has stored."""
         ...
@@ -241,5 +246,5 @@ class Objective(Protocol):
         ...
 
 
-Baseline: TypeAlias = Callable[[Any, Mapping[str, list[Any]]], dict[str, Any]]
-"""From the options of a task and its examples by split to a summary: `test`, `validation`, `parameters`, ..."""
+Baseline: TypeAlias = Callable[[type[Task], Any], dict[str, Any]]
+"""From a task, by its class and its options, to facts of a summary: `test`, `validation`, `parameters`, ..."""

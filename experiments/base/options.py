@@ -31,7 +31,7 @@ class Interval:
 class Mark:
     """What a field's annotation says of results: `Annotated[Path | None, NOT_DECISIVE]`."""
 
-    kind: Literal["not decisive", "repeat", "added"]
+    kind: Literal["not decisive", "repeat", "added", "decides the objective"]
     before: Any = None
 
     def spares(self, value: Any) -> bool:
@@ -43,6 +43,8 @@ NOT_DECISIVE = Mark("not decisive")
 """The option does not decide a result: where data lie, on which devices a run trains."""
 REPEAT = Mark("repeat")
 """The option tells the runs of one configuration apart: the seed, the fold."""
+DECIDES_OBJECTIVE = Mark("decides the objective")
+"""The option of a task decides what is learned where no objective is named."""
 
 
 def added(before: Any) -> Mark:
@@ -147,6 +149,11 @@ def changes(options: Any, default: Any) -> dict[str, Any]:
 def repeats(options: Any) -> set[str]:
     """Return the names of the options that tell the runs of one configuration apart, as `seed`."""
     return {path for path, hint, _ in leaves(options) if REPEAT in marks(hint)}
+
+
+def deciding(options: Any) -> set[str]:
+    """Return the names of the options that decide the objective."""
+    return {path for path, hint, _ in leaves(options) if DECIDES_OBJECTIVE in marks(hint)}
 
 
 def changed(options: Any, default: Any) -> str:

@@ -1,8 +1,9 @@
-"""The user's own file: CSV, TSV or JSON lines with a column of texts and a column of classes."""
+"""The user's own file: CSV, TSV or JSON lines with a column of texts and one of classes, tags or numbers."""
 
 import io
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,6 +17,8 @@ LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "rating", "s
 SPLIT_NAMES = ("split", "fold", "subset", "partition")
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 MOST_CLASSES = 100
+MOST_TAGS = 1000
+BETWEEN_TAGS = "|"
 MOST_SKIPPED = 1000  # one row in a thousand
 Rows: TypeAlias = Iterator[tuple[int, Any]]
 """Number and columns of every row, or why it cannot be used; the names of the columns come first."""
@@ -34,9 +37,18 @@ class _BadRowError(Exception):
 
 
 def read(
-    path: Path | None, *, text: str = "", label: str = "", split: str = "", skip: bool = False, megabytes: int = 1024
+    path: Path | None,
+    *,
+    text: str = "",
+    label: str = "",
+    split: str = "",
+    skip: bool = False,
+    targets: str = "class",
+    megabytes: int = 1024,
 ) -> Table:
     """Return the examples of a file of at most `megabytes`; a column whose name is not given is found by its name.
+
+    `targets` says what the column of the label holds: a class, tags or a number.
 
     Raises:
         DataError: one line with the file, the row and what was expected.
@@ -52,7 +64,7 @@ def read(
     examples, bad = [], []
     for number, row in rows:
         try:
-            examples.append(_example(row, *columns))
+            examples.append(_example(row, *columns, _TARGETS[targets]))
         except _BadRowError as error:
             bad.append(f"{path.name}, row {number}: {error}")
             if not skip:
@@ -61,11 +73,18 @@ def read(
         raise DataError(f"{path.name} has no rows: expected a header and at least one row.")
     if len(bad) * MOST_SKIPPED > len(bad) + len(examples):
         raise DataError(f"{len(bad)} of {len(bad) + len(examples)} rows are bad, more than 0.1 %; first: {bad[0]}")
-    classes = {example.target for example in examples}
-    if not 2 <= len(classes) <= MOST_CLASSES:
-        found = f"only {classes.pop()!r}" if len(classes) == 1 else f"{len(classes)}"
-        raise DataError(f"{path.name}, column {columns[1]!r}: expected 2 to {MOST_CLASSES} classes, found {found}.")
+    if targets != "number":
+        _check_names(f"{path.name}, column {columns[1]!r}", [example.target for example in examples], targets)
     return Table(_with_validation(examples), {"skipped_rows": len(bad), "replaced_characters": replaced})
+
+
+def _check_names(where: str, targets: list[Any], kind: str) -> None:
+    """Raise where there are too few or too many classes or tags."""
+    least, most, words = (2, MOST_CLASSES, "classes") if kind == "class" else (1, MOST_TAGS, "tags")
+    names = set(targets) if kind == "class" else set().union(*targets)
+    if not least <= len(names) <= most:
+        found = f"only {names.pop()!r}" if len(names) == 1 else f"{len(names)}"
+        raise DataError(f"{where}: expected {least} to {most} {words}, found {found}.")
 
 
 def _decode(path: Path, megabytes: int) -> tuple[str, int]:
@@ -147,22 +166,45 @@ def _columns(path: Path, names: list[str], text: str, label: str, split: str) ->
     return used
 
 
-def _example(row: Any, text: str, label: str, split: str) -> Example:
+def _class(value: str, column: str) -> str:
+    if not value:
+        raise _BadRowError(f"the label is missing (column {column!r}).")
+    return value
+
+
+def _tags(value: str, column: str) -> tuple[str, ...]:
+    """Return the tags of a text, which may be none."""
+    return tuple(dict.fromkeys(filter(None, map(str.strip, value.split(BETWEEN_TAGS)))))
+
+
+def _number(value: str, column: str) -> float:
+    try:
+        number = float(_class(value, column))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise _BadRowError(f"column {column!r} holds {value!r}, expected a number.")
+    return number
+
+
+_TARGETS: dict[str, Callable[[str, str], Any]] = {"class": _class, "tags": _tags, "number": _number}
+
+
+def _example(row: Any, text: str, label: str, split: str, target_of: Callable[[str, str], Any]) -> Example:
     """Return the example of a row, or raise."""
     if isinstance(row, _BadRowError):
         raise row
     values = {name: _text_of(row, name) for name in (text, label, split) if name}
     if any("\ud800" <= character <= "\udfff" for character in "".join(values.values())):
         raise _BadRowError("half of a character (an escape of \\ud800 to \\udfff without its other half).")
-    if not values[label]:
-        raise _BadRowError(f"the label is missing (column {label!r}).")
+    target = target_of(values[label], label)
     if not values[text]:
         raise _BadRowError(f"the text is missing (column {text!r}).")
     if not split:
-        return Example(values[text], values[label], split_by_hash(values[text]))
+        return Example(values[text], target, split_by_hash(values[text]))
     if values[split].lower() not in SPLITS:
         raise _BadRowError(f"column {split!r} holds {values[split]!r}, expected one of {', '.join(SPLITS)}.")
-    return Example(values[text], values[label], SPLITS[values[split].lower()])
+    return Example(values[text], target, SPLITS[values[split].lower()])
 
 
 def _text_of(row: dict[str, Any], name: str) -> str:

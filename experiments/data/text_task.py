@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
 import tyro
@@ -17,6 +17,7 @@ from experiments.data.targets import Classes, Targets
 from experiments.data.text import Example, Vocabulary, split_sentences, split_words
 
 SPLITS = ("train", "validation", "test")
+TargetsType: TypeAlias = type[Targets]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +25,13 @@ class TextOptions:
     """How texts become batches."""
 
     batch_size: Annotated[int, Interval("[1, 65536]")] = 128
-    """Texts a batch."""
+    """Batch size, in texts."""
     max_len: Annotated[int, Interval("[1, 65536]")] = 40
     """Words kept of a text; longer texts are cut and counted."""
     buckets: Annotated[int, Interval("[1, 16]")] = 3
-    """Number of text lengths that batches are made for: the number of compilations."""
+    """Number of length buckets: batches hold texts of similar length, and a program is compiled for each bucket."""
     min_count: Annotated[int, Interval("[1, 1000000]")] = 2
-    """A word seen less often in the training split is the unknown word."""
+    """Words seen less often in the training split are replaced by the unknown word."""
     sentences: bool = False
     """Make batches of sentences; on for the encoders that read sentences, and only for them."""
     shortest: Annotated[int, Interval("[1, 65536]"), added(8)] = 8
@@ -65,7 +66,7 @@ class SentenceOptions(SourceOptions):
     suggests: ClassVar[Mapping[str, Any]] = {"epochs": 8}
     """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
     batch_size: Annotated[int, Interval("[1, 65536]")] = 50
-    """Texts a batch."""
+    """Batch size, in texts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ class LongOptions(SourceOptions):
     """Documents: more words are kept."""
 
     batch_size: Annotated[int, Interval("[1, 65536]")] = 32
-    """Texts a batch."""
+    """Batch size, in texts."""
     max_len: Annotated[int, Interval("[1, 65536]")] = 400
     """Words kept of a text; longer texts are cut and counted."""
 
@@ -111,7 +112,7 @@ class TextTask:
     """
 
     Options: ClassVar[type] = TextOptions
-    Targets: ClassVar[type[Targets]] = Classes
+    Targets: ClassVar[TargetsType] = Classes
     objective: ClassVar[str] = "classify"
 
     @classmethod
@@ -120,9 +121,20 @@ class TextTask:
         """Return the examples of all splits."""
 
     @classmethod
+    def objective_of(cls, options: Any) -> str:
+        """Return the objective that is learned where none is named."""
+        return cls.objective
+
+    @classmethod
+    def targets_of(cls, options: Any) -> TargetsType:
+        """Return what the texts carry."""
+        return cls.Targets
+
+    @classmethod
     def codec_of(cls, options: TextOptions, stored: dict[str, Any]) -> TextCodec:
         """Return the codec that a run has stored."""
-        return TextCodec(options, Vocabulary(stored["words"]), cls.Targets(stored[cls.Targets.key]))
+        kind = cls.targets_of(options)
+        return TextCodec(options, Vocabulary(stored["words"]), kind(stored[kind.key]))
 
     def __init__(self, options: TextOptions, examples: Iterable[Example] | None = None):
         words: dict[str, list[list[list[str]]]] = {split: [] for split in SPLITS}
@@ -133,7 +145,7 @@ class TextTask:
         for split in SPLITS:
             if not words[split]:
                 raise DataError(f"the {split} split has no examples: give the data more rows.")
-        fitted = self.Targets.fit(targets)
+        fitted = self.targets_of(options).fit(targets)
         sentences = (sentence for text in words["train"] for sentence in text)
         self.codec = TextCodec(options, Vocabulary.count(sentences, options.min_count), fitted)
         lengths = [sum(map(len, text)) for text in words["train"]]

@@ -14,6 +14,7 @@ class Model(nnx.Module):
     """The defaults of the contract of objectives (`experiments.base.contracts.Objective`)."""
 
     pools: ClassVar[bool] = True
+    shares: ClassVar[tuple[str, ...]] = ()
     term_weights: Mapping[str, float] = {}
 
     @property

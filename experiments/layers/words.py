@@ -30,9 +30,9 @@ class VectorOptions:
     frozen: bool = False
     """Keep the word vectors as they start, rather than train them."""
     word_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
-    """Share of words that training replaces by the unknown word."""
+    """Word dropout: share of words that training replaces by the unknown word."""
     dropout: Annotated[float, Interval("[0, 1)")] = 0.3
-    """Share of word-vector features that training hides."""
+    """Dropout rate of the word vectors."""
 
 
 @dataclasses.dataclass(frozen=True)

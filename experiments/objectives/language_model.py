@@ -23,7 +23,7 @@ class LanguageModelOptions:
     """Dropout and one linear layer from a state to the vocabulary."""
 
     dropout: Annotated[float, Interval("[0, 1)")] = 0.3
-    """Share of the features of a state that training hides."""
+    """Dropout rate of the states."""
 
 
 class Likelihood(NamedTuple):
@@ -51,7 +51,6 @@ class LanguageModel(Model):
     needs: ClassVar[tuple[str, ...]] = ("words",)
     chosen_by: ClassVar[tuple[str, str]] = ("perplexity", "min")
     shown: ClassVar[dict[str, str]] = {"perplexity": "perplexity"}
-    shares: ClassVar[tuple[str, ...]] = ()
     pools: ClassVar[bool] = False
 
     def __init__(self, options: LanguageModelOptions, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs):

@@ -40,7 +40,6 @@ class Regress(TextModel):
     needs: ClassVar[tuple[str, ...]] = ("words", "numbers")
     chosen_by: ClassVar[tuple[str, str]] = ("mse", "min")
     shown: ClassVar[dict[str, str]] = {"mse": "mean squared error", "spearman": "Spearman"}
-    shares: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: HeadOptions, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs):
         super().__init__(parts, rngs=rngs)

@@ -18,7 +18,7 @@ class AttentionOptions:
     """Attention by one query."""
 
     hidden: Annotated[int, Interval("[1, 4096]")] = 128
-    """Size of the space in which states meet the query."""
+    """Hidden units of the additive attention."""
 
 
 class Attention(nnx.Module):

@@ -26,7 +26,7 @@ class NormOptions:
     p_init: Annotated[float, Interval("[-64, 64]")] = 2.0
     """The exponent at the start."""
     exponent: Literal["softplus", "bounded", "raw", "fixed"] = "softplus"
-    """How p is parametrised; softplus keeps p > 1, fixed does not train it."""
+    """How p is parametrised: softplus keeps p > 1, fixed does not train it."""
     scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"] = "tanh"
     """The map from signed states to the non-negative states that have powers; abs limits nothing."""
     centre: bool = True
@@ -51,7 +51,8 @@ class Norm(nnx.Module):
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T *H"]]:
         """Return the power mean of the limited states, and the attention."""
-        return self.pool(states, mask=mask, return_weights=True)
+        pooled, attention = self.pool(states, mask=mask, return_weights=True)
+        return pooled, attention
 
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the pooled states, the attention and the exponent."""
@@ -71,11 +72,11 @@ class LearnedNormOptions(NormOptions):
     heads: Annotated[int, Interval("[1, 64]")] = 1
     """Number of attention heads; it divides the features."""
     hidden: Annotated[int, Interval("[1, 4096]")] = 128
-    """Size of the space in which states meet the query."""
+    """Hidden units of the additive attention."""
     score: Literal["additive", "none"] = "additive"
     """How tokens are scored; none gives all the same weight (the power mean)."""
     sharpen: bool = True
-    """Whether attention lies inside the power, as in the paper."""
+    """Whether the attention weight is raised to the power p together with the state, as in the paper."""
 
 
 class LearnedNorm(Norm):

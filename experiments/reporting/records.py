@@ -17,8 +17,10 @@ import numpy as np
 from experiments.base.errors import DataError, UsageError
 from experiments.base.json_files import read_object
 from experiments.base.options import in_words, repeats
+from experiments.reporting.measures import Measure, measure_of
 from experiments.run import result
-from experiments.run.config import Config, command_line, config_changes, from_json
+from experiments.run.config import Config, command_line, config_changes, default_objective, from_json
+from experiments.run.result import BEFORE
 from experiments.storage.finished import Finished, finished, tell_unverified
 from experiments.storage.manifest import MANIFEST
 from experiments.storage.run_folder import ENVIRONMENT, FAILURE, SUMMARY
@@ -34,6 +36,7 @@ class Key(NamedTuple):
     """Options that are not the pooler's."""
     pool: str
     """Options of the pooler."""
+    objective: str
 
     @property
     def options(self) -> str:
@@ -46,9 +49,14 @@ class Key(NamedTuple):
         return f"{self.pooler} ({self.pool.replace('pool.', '')})" if self.pool else self.pooler
 
     @property
-    def place(self) -> tuple[str, str, str]:
-        """What poolers are compared at: task, encoder, and the options that are not the pooler's."""
-        return self.task, self.encoder, self.setting
+    def place(self) -> tuple[str, str, str, str]:
+        """What poolers are compared at: task, encoder, the options that are not the pooler's, and the objective."""
+        return self.task, self.encoder, self.setting, self.objective
+
+    @property
+    def measure(self) -> Measure:
+        """The metric that runs of the objective are compared by."""
+        return measure_of(self.objective)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Run:
     key: Key
     seed: int
     config: Config | None
-    """None for the linear baseline, which has no configuration of a network."""
+    """None for a baseline, which has no configuration of a network."""
     summary: dict[str, Any] | None
     exit_code: int = 0
     source: Finished | None = None
@@ -84,9 +92,19 @@ class Run:
         return self.summary
 
     @property
-    def accuracy(self) -> float:
-        """Test accuracy."""
-        return self.facts["test"]["accuracy"]
+    def score(self) -> float:
+        """The test value of the metric by which the objective chooses."""
+        return self.facts["test"][self.key.measure.name]
+
+    @property
+    def validated(self) -> float:
+        """The same metric on the validation split."""
+        return float(self.facts["validation"][self.key.measure.name])
+
+    @property
+    def test_digest(self) -> str | None:
+        """The fingerprint of the encoded test split; None for a baseline that reads texts in its own way."""
+        return self.facts.get("data", {}).get("test", {}).get("digest")
 
     @property
     def p(self) -> np.ndarray | None:
@@ -107,7 +125,9 @@ class Run:
     def command(self) -> str:
         """The command that makes this run, data fetched from upstream."""
         if self.config is None:
-            return f"python -m experiments.baseline --task {self.key.task}"
+            task, objective = self.key.task, self.key.objective
+            is_default = default_objective(task, {}) == objective
+            return f"python -m experiments.baseline --task {task}" + f" --objective {objective}" * (not is_default)
         return " ".join(["python -m experiments.train", *command_line(self.config)])
 
     @cached_property
@@ -134,9 +154,19 @@ class Row:
         """Whether equal texts share a fold: else the test split holds texts of the training split, and is easier."""
         return "data.grouped=False" not in self.key.setting
 
-    def accuracies(self) -> dict[tuple[int, int], float]:
-        """Test accuracy by fold and seed."""
-        return {run.repeat: run.accuracy for run in self.finished}
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the runs are of no network."""
+        return any(run.config is None for run in self.finished)
+
+    def scores(self) -> dict[tuple[int, int], float]:
+        """The test values of the metric by which the objective chooses, by fold and seed."""
+        return {run.repeat: run.score for run in self.finished}
+
+    @property
+    def gain(self) -> float:
+        """The mean score, larger where better; that of a row without finished runs is the worst."""
+        return self.key.measure.gain([*self.scores().values()])
 
 
 def natural(text: str) -> list[Any]:
@@ -193,7 +223,8 @@ def _finished(folder: Path, source: Finished) -> Run:
     task, encoder, pooler, options = (summary.get(name, "") for name in ("task", "encoder", "pooler", "options"))
     if any(type(name) is not str for name in (task, encoder, pooler, options)) or type(summary.get("seed")) is not int:
         raise DataError(f"{folder / SUMMARY} is not the summary of a run: it must name task, encoder, pooler and seed.")
-    return Run(folder, Key(task, encoder, pooler, options, ""), summary["seed"], None, summary, source=source)
+    key = Key(task, encoder, pooler, options, "", summary.get("objective", BEFORE))
+    return Run(folder, key, summary["seed"], None, summary, source=source)
 
 
 def _config(path: Path, text: str) -> Config:
@@ -207,7 +238,7 @@ def _key(config: Config) -> Key:
     changes = {path: value for path, value in config_changes(config).items() if path not in repeats(config)}
     pool = {path: value for path, value in changes.items() if path.startswith("pool.")}
     setting = {path: value for path, value in changes.items() if not path.startswith("pool.")}
-    return Key(config.task, config.encoder, config.pooler, in_words(setting), in_words(pool))
+    return Key(config.task, config.encoder, config.pooler, in_words(setting), in_words(pool), config.objective)
 
 
 def collect(folders: Iterable[Path]) -> list[Run]:

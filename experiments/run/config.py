@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from experiments.base.options import (
     added,
     as_arguments,
     changes,
+    deciding,
     flag,
     from_dict,
     to_dict,
@@ -53,7 +55,7 @@ class SaveOptions:
     """Checkpoints, from which `--resume` goes on."""
 
     minutes: Annotated[float, Interval("[0, 100000]"), NOT_DECISIVE] = 5.0
-    """Time between checkpoints: what a crash can cost; 0 saves every step."""
+    """Minutes between checkpoints, which is what a crash can cost; 0 saves every step."""
     keep: Annotated[int, Interval("[1, 1000]"), NOT_DECISIVE] = 2
     """Checkpoints kept, the newest ones; all are deleted when the run is finished."""
 
@@ -74,21 +76,21 @@ class Config(Generic[Data, Encode, Pool, Head]):
     save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
     devices: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
     task: str = "wordnet"
-    """The data; one of the names in experiments/tasks."""
+    """The data set."""
     encoder: str = "bigru"
-    """What turns words into states; one of the names in experiments/encoders."""
+    """The encoder, which turns words into states."""
     pooler: str = "learned_norm"
-    """What turns states into one vector; one of the names in experiments/poolers."""
+    """The pooler, which turns the states of a text into one vector."""
     objective: Annotated[str, added("classify")] = "classify"
-    """What is learned from a batch; one of the names in experiments/objectives. The default is that of the task."""
+    """What is learned; the default is that of the task."""
     seed: Annotated[int, Interval("[0, 4294967295]"), REPEAT] = 0
-    """Decides initial values, dropout and the order of the data."""
+    """Random seed of initial values, dropout and the order of the data."""
     epochs: Annotated[int, Interval("[1, 10000]")] = 4
     """Passes over the training split."""
     evaluations: Annotated[int, Interval("[1, 1000]")] = 2
-    """Validations an epoch; the parameters of the best one are tested and saved."""
+    """Validations per epoch; the parameters of the best one are tested and saved."""
     patience: Annotated[int, Interval("[0, 100000]")] = 0
-    """Stop after this many validations in a row without a new best one; 0 never stops early."""
+    """Early stopping: stop after this many validations without a new best one; 0 never stops early."""
     compute: Annotated[Literal["float32", "bfloat16"], added("float32")] = "float32"
     """Dtype in which the encoder computes; parameters, pooling, head and optimiser are float32."""
     out: Annotated[Path | None, NOT_DECISIVE] = None
@@ -119,18 +121,23 @@ NAMES = ("task", "encoder", "pooler", "objective")
 
 
 def default_config(
-    task: str = "wordnet", encoder: str = "bigru", pooler: str | None = None, objective: str | None = None
+    task: str = "wordnet",
+    encoder: str = "bigru",
+    pooler: str | None = None,
+    objective: str | None = None,
+    said_of_data: Mapping[str, Any] | None = None,
 ) -> Config:
     """Return the configuration of a choice with every option at its default.
 
-    The objective is that of the task unless given; the pooler is `learned_norm`, or none where the objective has none.
+    The objective is that of the task unless given, where what is said of its data may decide; the pooler is
+    `learned_norm`, or none where the objective has none.
 
     The options of a part may name defaults of options that belong to others, as a class variable in the form of
     `config.json`: `suggests = {"epochs": 8, "head": {"dropout": 0.5}}`. What an encoder suggests wins over what a task
     suggests, and what a pooler suggests over both. Only here are suggestions read, so a value that is given wins.
     """
     task_type, encoder_type = _looked_up("task", task, TASKS), _looked_up("encoder", encoder, ENCODERS)
-    objective = task_type.objective if objective is None else objective
+    objective = default_objective(task, said_of_data or {}) if objective is None else objective
     objective_type = _looked_up("objective", objective, OBJECTIVES)
     pooler = ("learned_norm" if objective_type.pools else NO_POOLER) if pooler is None else pooler
     if not objective_type.pools and pooler != NO_POOLER:
@@ -155,6 +162,15 @@ def _existing(options: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def default_objective(task: str, said_of_data: Mapping[str, Any]) -> str:
+    """Return the objective that is learned from a task where none is named."""
+    kind = _looked_up("task", task, TASKS)
+    default = kind.Options()
+    return kind.objective_of(
+        from_dict(default, {name: said_of_data[name] for name in deciding(default) & said_of_data.keys()}, "data.")
+    )
+
+
 def _looked_up(kind: str, name: Any, table: dict[str, Any]) -> Any:
     """Return the row of a table, or raise UsageError with the nearest name."""
     if not isinstance(name, str) or name not in table:
@@ -177,16 +193,36 @@ def chosen_names(arguments: list[str], *names: str) -> dict[str, str]:
     return vars(parser.parse_known_args(arguments)[0])
 
 
+def deciding_data(arguments: list[str], task: str) -> dict[str, str]:
+    """Return what a command line says of those options of a task that decide the objective."""
+    names = deciding(_looked_up("task", task, TASKS).Options())
+    found = chosen_names(arguments, *(f"data.{name}" for name in names))
+    return {path.removeprefix("data."): value for path, value in found.items()}
+
+
 def parse_args(arguments: list[str]) -> Config:
     """Return the configuration of a command line."""
     if folder := chosen_names(arguments, "resume"):
         return _resumed(Path(folder["resume"]), arguments)
-    default = default_config(**chosen_names(arguments, *NAMES))
+    names = chosen_names(arguments, *NAMES)
+    default = default_config(**names, said_of_data=deciding_data(arguments, names.get("task", Config.task)))
     groups = (type(group) for group in (default.data, default.encode, default.pool, default.head))
     generic: Any = Config
     config_type = generic[tuple(groups)]
-    config = parse(config_type, arguments, program="python -m experiments.train", default=default)
+    config = parse(config_type, arguments, program="python -m experiments.train", default=default, about=_about())
     return completed(config)
+
+
+def _about() -> str:
+    """Return what `--help` says first: the names in all tables."""
+    tables: dict[str, Mapping[str, Any]] = {
+        "tasks": TASKS,
+        "encoders": ENCODERS,
+        "poolers": POOLERS,
+        "objectives": OBJECTIVES,
+    }
+    names = "\n\n".join(f"{kind}: {', '.join(table)}" for kind, table in tables.items())
+    return f"{inspect.cleandoc(Config.__doc__ or '')}\n\n{names}"
 
 
 def completed(config: Config) -> Config:
@@ -227,7 +263,7 @@ def config_changes(config: Config) -> dict[str, Any]:
 def command_line(config: Config) -> list[str]:
     """Return the arguments of `experiments.train` that make this configuration; where its data lie is left out."""
     names = {name: getattr(config, name) for name in ("task", "encoder", "pooler", "objective", "seed")}
-    if config.objective == TASKS[config.task].objective:
+    if config.objective == TASKS[config.task].objective_of(config.data):
         del names["objective"]
     if config.pooler == NO_POOLER:
         del names["pooler"]

@@ -14,8 +14,8 @@ from experiments.run.config import CONFIG, Config, from_json
 from experiments.storage.finished import Finished, finished, tell_unverified
 from experiments.storage.run_folder import METRICS, SUMMARY
 
-CLASSIFY = "classify"
-"""The objective of a summary that names none, being from before there were others."""
+BEFORE = "classify"
+"""The objective of run folders that are older than the choice of one."""
 
 
 class Result(NamedTuple):
@@ -30,7 +30,7 @@ class Result(NamedTuple):
 def in_words(facts: dict[str, Any]) -> str:
     """Return the test result as a sentence: the metrics that the objective shows, and the exponent."""
     test, p = facts["test"], facts["p"]
-    shown = OBJECTIVES[facts.get("objective", CLASSIFY)].shown
+    shown = OBJECTIVES[facts.get("objective", BEFORE)].shown
     scores = ", ".join(f"{label} {float(test[name]):.4f}" for name, label in shown.items())
     exponent = "" if p is None else f" with p = {np.mean(p):.3f}" + " on average" * (np.size(p) > 1)
     return f"test {scores}{exponent}"
@@ -52,7 +52,7 @@ def read(run: Finished) -> Result:
     config = configuration(run) if run.has(CONFIG) else None
     if config is not None:
         for name in ("task", "encoder", "pooler", "seed", "objective"):
-            found, stated = facts.get(name, CLASSIFY if name == "objective" else None), getattr(config, name)
+            found, stated = facts.get(name, BEFORE if name == "objective" else None), getattr(config, name)
             if type(found) is not type(stated) or found != stated:
                 raise DataError(f"{where} states the {name} {found!r}, but {CONFIG} beside it {stated!r}.")
     check_numbers(facts, where)
@@ -69,7 +69,7 @@ def configuration(run: Finished) -> Config:
 
 def check_numbers(facts: dict[str, Any], where: Path) -> None:
     """Raise DataError where a number of a summary is missing, of another type, not finite or out of its range."""
-    objective = facts.get("objective", CLASSIFY)
+    objective = facts.get("objective", BEFORE)
     if not isinstance(objective, str) or objective not in OBJECTIVES:
         raise DataError(f"{where} states the objective {objective!r}, which there is not.")
     kind = OBJECTIVES[objective]
@@ -88,6 +88,15 @@ def check_numbers(facts: dict[str, Any], where: Path) -> None:
     for name in ("steps", "skipped_steps", "fold"):
         if name in facts and (type(facts[name]) is not int or facts[name] < 0):
             raise DataError(f"{where} states {name} {facts[name]!r}, expected a count.")
+    for name in ("tokens_per_second", "step_seconds"):
+        if name in facts:
+            _check(where, name, facts[name])
+    validation, data = facts.get("validation", {}), facts.get("data", {})
+    if not isinstance(validation, dict) or not isinstance(data, dict) or not isinstance(data.get("test", {}), dict):
+        raise DataError(f"{where} is not the summary of a run: validation, data and data.test must be objects.")
+    for name in kind.shown:
+        if name in validation:
+            _check(where, f"validation.{name}", validation[name])
     if "p" not in facts:
         raise DataError(f"{where} is not the summary of a run: it lacks p.")
     _check_exponents(where, facts["p"])
@@ -98,7 +107,7 @@ def validations(run: Finished, facts: dict[str, Any]) -> list[dict[str, Any]]:
     if not run.has(METRICS):
         return []
     path, records = run.folder / METRICS, []
-    shown = OBJECTIVES[facts.get("objective", CLASSIFY)].shown
+    shown = OBJECTIVES[facts.get("objective", BEFORE)].shown
     for number, line in enumerate(text(run.content(METRICS), path).splitlines(), start=1):
         where = f"{path}, line {number}"
         record = object_of(line, where)

@@ -1,8 +1,8 @@
 """From a grid file to its cells: every combination of the listed values, each a complete configuration.
 
 A grid is TOML with the names of `config.json`. A list is an axis; everything else holds for all cells. The tables
-`[tasks.NAME]`, `[encoders.NAME]` and `[poolers.NAME]` change what is said at the top where that part is used, and each
-`[[cells]]` is a product of its own. `about` says in words what the grid is for.
+`[tasks.NAME]`, `[encoders.NAME]`, `[poolers.NAME]` and `[objectives.NAME]` change what is said at the top where that
+part is used, and each `[[cells]]` is a product of its own. `about` says in words what the grid is for.
 
     task = ["trec", "subj"]
     pooler = ["mean", "attention"]
@@ -22,14 +22,16 @@ from experiments.base.errors import UsageError, unknown
 from experiments.base.json_files import NO_JSON, text_of
 from experiments.base.options import decisive, from_dict
 from experiments.encoders import ENCODERS
+from experiments.objectives import OBJECTIVES
 from experiments.poolers import POOLERS
-from experiments.run.config import Config, completed, default_config
+from experiments.run.config import NO_POOLER, Config, completed, default_config
 from experiments.tasks import TASKS
 
 _PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tasks": ("task", TASKS),
     "encoders": ("encoder", ENCODERS),
-    "poolers": ("pooler", POOLERS),
+    "poolers": ("pooler", POOLERS | {NO_POOLER: None}),
+    "objectives": ("objective", OBJECTIVES),
 }
 
 
@@ -77,12 +79,14 @@ def cells(grid: dict[str, Any], overrides: dict[str, Any] | None = None) -> list
     """
     layers = grid, overrides or {}
     common, said_last = ({key: layer[key] for key in layer if key not in _SPECIAL} for layer in layers)
-    defaults = {kind: getattr(default_config(), kind) for kind, _ in _PARTS.values()}
+    defaults = {"task": Config.task, "encoder": Config.encoder, "pooler": None, "objective": None}
     found = {}
     for part in grid.get("cells", [{}]):
         said = merge(defaults, common, part, said_last)
         for names in product({kind: said[kind] for kind in defaults}):
-            default = default_config(**names)
+            of_task = (layer.get("tasks", {}).get(names["task"], {}) for layer in layers)
+            default = default_config(**names, said_of_data=merge(said, *of_task).get("data"))
+            names = {kind: getattr(default, kind) for kind in names}
             first, last = (
                 [layer.get(table, {}).get(names[kind], {}) for table, (kind, _) in _PARTS.items()] for layer in layers
             )
@@ -130,4 +134,5 @@ def name(config: Config) -> str:
     """Return the name of a cell's run folder: what a person looks for, and a hash of all that decides the result."""
     text = json.dumps(decisive(config), sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return f"{config.task}-{config.encoder}-{config.pooler}-seed{config.seed}-{digest[:12]}"
+    pooler = config.pooler if config.pooler != NO_POOLER else config.objective
+    return f"{config.task}-{config.encoder}-{pooler}-seed{config.seed}-{digest[:12]}"

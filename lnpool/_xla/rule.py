@@ -6,6 +6,7 @@ no row of a batch depends on another; the exact form runs only if some number of
 partial derivatives of either form, contracted with the cotangent (reverse mode) or with the tangents (forward mode).
 """
 
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -127,12 +128,11 @@ def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array
     dstates, dscores = (select(whole.mask, x, 0).astype(inputs.p.dtype) for x in (dstates, dscores))
     known = meeting.rows((attention.offset, attention.log_z, residuals))
 
-    def contract(with_exact: bool) -> tuple[Array, ...]:
-        # No loop over tokens: reverse mode would keep the partial derivatives anyway.
-        by_states, by_scores = _partials(call, inputs.p, whole, known, texts, with_exact)
-        return (jnp.sum(by_states * dstates + by_scores * dscores, axis=1, keepdims=True),)
-
-    (by_tokens,) = _by_form(residuals, contract)
+    # No loop over tokens: reverse mode would keep the partial derivatives anyway. And nothing but them in the
+    # conditional: one that holds tangents too cannot be transposed when vmap makes it a select.
+    partials = functools.partial(_partials, call, inputs.p, whole, known, texts)
+    by_states, by_scores = _by_form(residuals, partials)
+    by_tokens = jnp.sum(by_states * dstates + by_scores * dscores, axis=1, keepdims=True)
     by_tokens = meeting._replace(packing=inputs.packing).sums(by_tokens)
     by_exponent = residuals.gain * residuals.slope * tangents.p
     total = Meeting(None, call.axis_name).on_all_devices(by_tokens) + by_exponent

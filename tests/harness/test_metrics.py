@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from experiments.objectives.losses import cross_entropy, weighted_mean
 from experiments.objectives.metrics import Classification
 

@@ -4,10 +4,12 @@
 of every file and its own. It is made under a hidden name, flushed to the disk, and then renamed.
 """
 
+import functools
 import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,9 +128,31 @@ def _alone() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
 
 
+@functools.cache
+def _let_late_answers_go() -> None:
+    """Print nothing when a thread of a save that has failed answers later.
+
+    Orbax closes the event loop of a save with its first error, while the threads of its storage still write; each of
+    them then finds the loop closed, after the error was raised here, and has nobody to tell.
+    """
+    before = sys.unraisablehook
+
+    def hook(found: "sys.UnraisableHookArgs") -> None:
+        trace = found.exc_traceback
+        # Called from outside Python, so this is the outermost frame.
+        if found.exc_type is not RuntimeError or trace is None or trace.tb_frame.f_code.co_name != _LATE:
+            before(found)
+
+    sys.unraisablehook = hook
+
+
+_LATE = "call_soon_threadsafe"
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep orbax from printing the tracebacks of an error that it also raises."""
+    _let_late_answers_go()
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

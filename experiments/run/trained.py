@@ -10,12 +10,11 @@ import jax
 from flax import nnx
 
 from experiments.base.contracts import Batch, Codec, Objective, Outputs
-from experiments.base.errors import DataError, UsageError
-from experiments.base.files import content
-from experiments.base.json_files import read_object
-from experiments.run import build
-from experiments.run.config import CONFIG, Config, from_json
-from experiments.storage.parameters import PARAMETERS, load_parameters
+from experiments.base.errors import DataError
+from experiments.run import build, result
+from experiments.run.config import Config
+from experiments.storage.finished import finished, tell_unverified
+from experiments.storage.parameters import PARAMETERS, most_bytes, parse_parameters
 from experiments.storage.run_folder import VOCABULARY
 from experiments.tasks import TASKS
 
@@ -52,22 +51,26 @@ def _outputs(graph: Any, state: nnx.State, batch: Batch) -> Outputs:
 
 
 def load_run(folder: Path | str) -> Trained:
-    """Return the model of a finished run.
+    """Return the model of a finished run, all of whose files are as they were written.
 
     Raises:
-        UsageError: the folder is not that of a finished run.
-        DataError: a file of it is damaged.
+        DataError: the run is not finished, or a file of it is damaged or of another run; the message names the file.
     """
     folder = Path(folder)
-    for name in (CONFIG, VOCABULARY, PARAMETERS):
-        if not (folder / name).exists():
-            raise UsageError(f"{folder} has no {name}: give the folder of a finished run.")
-    config = from_json(content(folder / CONFIG))
-    stored = read_object(folder / VOCABULARY)
+    run = finished(folder)
+    if run is None:
+        raise DataError(f"{folder} holds no finished run: give the folder of one, or finish it with --resume.")
+    run.verify()
+    tell_unverified([run])
+    config = result.configuration(run)
+    words = folder / VOCABULARY
+    stored = run.read_object(VOCABULARY)
     try:
         codec = TASKS[config.task].codec_of(config.data, stored)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder / VOCABULARY} is not what the task {config.task} stores: {error!r}.") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DataError(f"{words} is not of the task {config.task}: {type(error).__name__} {error}.") from None
     objective, _ = build.objective(config, codec.sizes)
-    nnx.update(objective, load_parameters(folder / PARAMETERS, nnx.state(objective)))
+    state = nnx.state(objective)
+    content = run.content(PARAMETERS, most_bytes(state))
+    nnx.update(objective, parse_parameters(content, f"{folder / PARAMETERS}", state))
     return Trained(config, objective, codec)

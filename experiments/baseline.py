@@ -19,7 +19,7 @@ from experiments.data.text_task import TextTask
 from experiments.objectives import OBJECTIVES
 from experiments.run.config import Data, chosen_names, deciding_data, default_objective
 from experiments.run.result import in_words
-from experiments.storage.run_folder import SUMMARY, RunFolder
+from experiments.storage.run_folder import RunFolder
 from experiments.tasks import TASKS
 
 
@@ -82,7 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         folder = RunFolder(options.out) if options.out else None
         facts = score(options)
         if folder:
-            folder.write_json(SUMMARY, facts)
+            with folder:
+                folder.finish(facts)
         print(f"{in_words(facts)} ({facts['encoder']}, {facts['pooler']})")
 
     return command("baseline", body, arguments)

@@ -31,7 +31,7 @@ class Options:
     archives: Path | None = None
     """Folder with upstream's archives, for the tasks that read one; nothing is fetched when given."""
     retry_failed: bool = False
-    """Do the cells again that failed."""
+    """Do the cells again that failed, or whose files are not as they were written."""
     dry_run: bool = False
     """Print every cell with its state and its command, and run nothing."""
     debug: bool = False
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         plan = cells(options)
         if options.dry_run:
             for cell in plan:
-                print(f"{cell.folder.name}: {cell.state}\n  {cell.command}")
+                print(f"{cell.folder.name}: {cell.look().state}\n  {cell.command}")
             print(f"{len(plan)} cells", file=sys.stderr)
         else:
             share_programs(options.out / ".compiled")

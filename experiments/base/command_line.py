@@ -9,6 +9,7 @@ from typing import Any
 
 import tyro
 
+from experiments.base import streams
 from experiments.base.errors import HarnessError, UsageError, in_short, unknown
 from experiments.base.options import flag, leaves
 
@@ -17,8 +18,11 @@ INPUT_OUTPUT = 74
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
 
-def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None) -> Any:
-    """Return an instance of a dataclass from a command line; `--help` prints and exits, a mistake raises UsageError."""
+def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None, about: str | None = None) -> Any:
+    """Return an instance of a dataclass from a command line; `--help` prints and exits, a mistake raises UsageError.
+
+    `about` is what `--help` says first; the docstring of the dataclass when not given.
+    """
     captured = io.StringIO()
     given = {} if default is None else {"default": default}
     try:
@@ -27,6 +31,7 @@ def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None)
                 kind,
                 args=arguments,
                 prog=program,
+                description=about,
                 return_unknown_args=True,
                 **given,
             )
@@ -60,9 +65,25 @@ def exit_code(error: Exception) -> int:
 def command(name: str, body: Callable[[list[str]], None], arguments: list[str] | None) -> int:
     """Run a command and return its exit code.
 
-    0 done, 2 usage, 3 non-finite, 65 data, 69 network, 74 input/output, 75 stopped and saved, 130 interrupted.
+    0 done, 2 usage, 3 non-finite, 65 data, 69 network, 74 input/output (what is printed on stdout included), 75 stopped
+    and saved, 130 interrupted.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with streams.prepared() as out:
+        try:
+            code = _run(name, body, sys.argv[1:] if arguments is None else arguments)
+        except SystemExit:  # --help
+            out.flush()
+            if out.failed is None:
+                raise
+            code = 0
+        out.flush()
+        if out.failed is None or code:
+            return code
+        print(f"experiments.{name}: stdout cannot be written ({out.failed}); files are complete.", file=sys.stderr)
+        return INPUT_OUTPUT
+
+
+def _run(name: str, body: Callable[[list[str]], None], arguments: list[str]) -> int:
     try:
         body(arguments)
     except KeyboardInterrupt:
@@ -71,6 +92,6 @@ def command(name: str, body: Callable[[list[str]], None], arguments: list[str] |
     except (HarnessError, OSError) as error:
         if "--debug" in arguments:
             raise
-        print(f"experiments.{name}: {in_short(error)}", file=sys.stderr)
+        print(in_short(f"experiments.{name}: {error}"), file=sys.stderr)
         return exit_code(error)
     return 0

@@ -7,7 +7,6 @@ what is traced.
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, get_abstract_mesh, get_mesh
 
 from experiments.base.errors import UsageError
+from experiments.base.meeting import meet
 from experiments.base.options import NOT_DECISIVE, Interval
 
 AXIS = "data"
@@ -41,6 +41,8 @@ class DeviceOptions:
     """Number of processes; auto finds it."""
     process: Annotated[int, Interval("[0, 999999]"), NOT_DECISIVE] = 0
     """Number of this process, from 0; auto finds it."""
+    wait: Annotated[float, Interval("[1, 86400]"), NOT_DECISIVE] = 120.0
+    """Seconds in which all processes must have come to the coordinator."""
 
     @property
     def sharded(self) -> bool:
@@ -64,22 +66,22 @@ def distributed(options: DeviceOptions) -> Iterator[None]:
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     if coordinator == AUTO:
-        _initialize()
+        _initialize(options)
     else:
-        if not re.fullmatch(r".+:\d{1,5}", coordinator):
-            raise UsageError(f"--devices.coordinator {coordinator} is neither HOST:PORT nor {AUTO}.")
         if process >= processes:
             raise UsageError(f"--devices.process {process} is not below --devices.processes {processes}.")
-        _initialize(coordinator_address=coordinator, num_processes=processes, process_id=process)
+        meet(coordinator, process, processes, options.wait)
+        _initialize(options, coordinator_address=coordinator, num_processes=processes, process_id=process)
     yield
     # Only after success: a process that fails leaves at once, and JAX ends the others.
     multihost_utils.sync_global_devices("done")
     jax.distributed.shutdown()
 
 
-def _initialize(**arguments: Any) -> None:
+def _initialize(options: DeviceOptions, **arguments: Any) -> None:
+    limits: dict[str, Any] = {"initialization_timeout": math.ceil(options.wait), "shutdown_timeout_seconds": PATIENCE}
     try:
-        jax.distributed.initialize(shutdown_timeout_seconds=PATIENCE, **arguments)
+        jax.distributed.initialize(**limits, **arguments)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"the processes did not meet ({reason}): see --devices.coordinator.") from None

@@ -38,6 +38,10 @@ class UsageError(HarnessError):
     exit_code = 2
 
 
+class InUseError(UsageError):
+    """Another process writes where this one would."""
+
+
 class NonFiniteError(HarnessError):
     """The loss or a gradient is no longer a finite number."""
 

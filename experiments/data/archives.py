@@ -71,10 +71,7 @@ def streams(
     """Yield what `members` yields, as files that can be read until the next is asked for."""
     with files.opened(path) as file:
         is_zip = file.read(4) == files.ZIP
-    for name, stream in _zipped(path, wanted, largest, most) if is_zip else _tarred(path, wanted, largest, most):
-        yield name, stream
-        while stream.read(2**16):
-            pass
+    yield from (_zipped if is_zip else _tarred)(path, wanted, largest, most)
 
 
 class _Header(tarfile.TarInfo):
@@ -122,7 +119,10 @@ def _zipped(path: Path, wanted: Callable[[str], object], largest: int, most: int
             if info.compress_type not in _PACKED or info.flag_bits & 1:
                 raise DataError(f"{where} has a password or an unknown compression, expected none, or deflate.")
             with archive.open(info) as content:
-                yield info.filename, bounded(content, where, largest)
+                stream = bounded(content, where, largest)
+                yield info.filename, stream
+                while stream.read(2**16):  # to its check sum
+                    pass
 
 
 def _check_size(where: str, size: int, most: int) -> None:

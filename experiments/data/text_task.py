@@ -25,13 +25,13 @@ class TextOptions:
     """How texts become batches."""
 
     batch_size: Annotated[int, Interval("[1, 65536]")] = 128
-    """Texts a batch."""
+    """Batch size, in texts."""
     max_len: Annotated[int, Interval("[1, 65536]")] = 40
     """Words kept of a text; longer texts are cut and counted."""
     buckets: Annotated[int, Interval("[1, 16]")] = 3
-    """Number of text lengths that batches are made for: the number of compilations."""
+    """Number of length buckets: batches hold texts of similar length, and a program is compiled for each bucket."""
     min_count: Annotated[int, Interval("[1, 1000000]")] = 2
-    """A word seen less often in the training split is the unknown word."""
+    """Words seen less often in the training split are replaced by the unknown word."""
     sentences: bool = False
     """Make batches of sentences; on for the encoders that read sentences, and only for them."""
     shortest: Annotated[int, Interval("[1, 65536]"), added(8)] = 8
@@ -66,7 +66,7 @@ class SentenceOptions(SourceOptions):
     suggests: ClassVar[Mapping[str, Any]] = {"epochs": 8}
     """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
     batch_size: Annotated[int, Interval("[1, 65536]")] = 50
-    """Texts a batch."""
+    """Batch size, in texts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class LongOptions(SourceOptions):
     """Documents: more words are kept."""
 
     batch_size: Annotated[int, Interval("[1, 65536]")] = 32
-    """Texts a batch."""
+    """Batch size, in texts."""
     max_len: Annotated[int, Interval("[1, 65536]")] = 400
     """Words kept of a text; longer texts are cut and counted."""
 
@@ -94,11 +94,20 @@ class TextCodec:
         return Corpus(encoded, targets, widths, self.options.batch_size, self.options.sentence_shape)
 
     def encode(self, records: Iterable[str]) -> Iterator[TextBatch]:
-        """Yield the texts, in their order, as batches of one shape; the last one is filled with rows of weight 0."""
-        texts = iter(records)
+        """Yield the texts, in their order, as batches of few shapes; the last one is filled with rows of weight 0.
+
+        A batch is as wide as the smallest of `max_len`, its half, quarter and eighth that holds its texts.
+        """
+        texts, widths = iter(records), [max(self.options.max_len >> halvings, 1) for halvings in (3, 2, 1, 0)]
         while some := list(islice(texts, self.options.batch_size)):
             words = [self.options.words_of(text) for text in some]
-            yield from self.corpus(words, np.zeros(len(some), np.int32), [self.options.max_len]).in_order()
+            longest = max(sum(map(len, sentences)) for sentences in words)
+            width = next((width for width in widths if width >= longest), widths[-1])
+            yield from self.corpus(words, np.zeros(len(some), np.int32), [width]).in_order()
+
+    def words(self, text: str) -> list[str]:
+        """Return the words of a text that a model reads: those after the first `max_len` are cut."""
+        return [word for sentence in self.options.words_of(text) for word in sentence][: self.options.max_len]
 
     def to_json(self) -> dict[str, Any]:
         """Return words and targets."""

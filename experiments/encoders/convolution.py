@@ -58,9 +58,9 @@ class TextCNNOptions(WordOptions):
     embedding: Annotated[int, Interval("[1, 4096]")] = 300
     """Size of a word vector; vectors that are read bring their own."""
     word_dropout: Annotated[float, Interval("[0, 1)")] = 0.0
-    """Share of words that training replaces by the unknown word."""
+    """Word dropout: share of words that training replaces by the unknown word."""
     dropout: Annotated[float, Interval("[0, 1)")] = 0.0
-    """Share of word-vector features that training hides."""
+    """Dropout rate of the word vectors."""
     features: Annotated[int, Interval("[1, 4096]")] = 100
     """Number of filters of one width; a state holds the responses of all."""
 

@@ -36,7 +36,7 @@ class TransformerOptions(VectorOptions):
     hidden: Annotated[int, Interval("[1, 16384]")] = 512
     """Size of the feed-forward layer in a block."""
     dropout: Annotated[float, Interval("[0, 1)")] = 0.1
-    """Share of features that training hides, in the word vectors and after each half of a block."""
+    """Dropout rate of the word vectors and after each half of a block."""
 
 
 def sinusoids(length: int, features: int) -> Float[np.ndarray, "T D"]:

@@ -16,7 +16,7 @@ class HeadOptions:
     """Dropout and one linear layer."""
 
     dropout: Annotated[float, Interval("[0, 1)")] = 0.3
-    """Share of the pooled features that training hides."""
+    """Dropout rate of the pooled vector."""
 
 
 class Head(nnx.Module):

@@ -23,7 +23,7 @@ class LanguageModelOptions:
     """Dropout and one linear layer from a state to the vocabulary."""
 
     dropout: Annotated[float, Interval("[0, 1)")] = 0.3
-    """Share of the features of a state that training hides."""
+    """Dropout rate of the states."""
 
 
 class Likelihood(NamedTuple):

@@ -16,7 +16,7 @@ import lnpool
 import lnpool.nn
 from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
-from experiments.layers.masked import masked_softmax
+from experiments.layers.masked import detach, masked_softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class NormOptions:
     p_init: Annotated[float, Interval("[-64, 64]")] = 2.0
     """The exponent at the start."""
     exponent: Literal["softplus", "bounded", "raw", "fixed"] = "softplus"
-    """How p is parametrised; softplus keeps p > 1, fixed does not train it."""
+    """How p is parametrised: softplus keeps p > 1, fixed does not train it."""
     scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"] = "tanh"
     """The map from signed states to the non-negative states that have powers; abs limits nothing."""
     centre: bool = True
@@ -35,6 +35,9 @@ class NormOptions:
 
 class Norm(nnx.Module):
     """A pooler around a `LearnedNormPool` that is made from its options; a text without tokens gives 0."""
+
+    detached: bool = False
+    """Whether the attention is a constant of every derivative; an analysis sets it."""
 
     def __init__(self, options: NormOptions, features: int, *, rngs: nnx.Rngs, **more: Any):
         chosen = dataclasses.asdict(options) | more
@@ -47,11 +50,36 @@ class Norm(nnx.Module):
         """The exponent: one number, or one a head or a feature."""
         return self.pool.p
 
+    def scores(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T *H"] | None:
+        """Return the scores z of the tokens; None where all weigh the same."""
+        return None if self.pool.scorer is None else self.pool.scorer(states, mask=mask)
+
+    def weights(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Outputs:
+        """Return `attention` softmax(z), `effective` softmax(p z) and `contribution` [B T D], the share in the result.
+
+        The first two are absent where all tokens weigh the same.
+        """
+        scores = self.scores(states, mask)
+        shares = lnpool.contributions(
+            states, scores, self.p, mask=mask, scale_limit=self.scale_limit, sharpen=self.pool.sharpen
+        )
+        if scores is None:
+            return {"contribution": shares}
+        _, effective = self.pool(states, mask=mask, scores=scores, return_weights=True)
+        return {
+            "attention": lnpool.attention_weights(scores, mask=mask),
+            "effective": effective,
+            "contribution": shares,
+        }
+
     def mean(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T *H"]]:
         """Return the power mean of the limited states, and the attention."""
-        return self.pool(states, mask=mask, return_weights=True)
+        scores = self.scores(states, mask)
+        scores = None if scores is None else detach(scores, self.detached)
+        pooled, attention = self.pool(states, mask=mask, scores=scores, return_weights=True)
+        return pooled, attention
 
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the pooled states, the attention and the exponent."""
@@ -71,11 +99,11 @@ class LearnedNormOptions(NormOptions):
     heads: Annotated[int, Interval("[1, 64]")] = 1
     """Number of attention heads; it divides the features."""
     hidden: Annotated[int, Interval("[1, 4096]")] = 128
-    """Size of the space in which states meet the query."""
+    """Hidden units of the additive attention."""
     score: Literal["additive", "none"] = "additive"
     """How tokens are scored; none gives all the same weight (the power mean)."""
     sharpen: bool = True
-    """Whether attention lies inside the power, as in the paper."""
+    """Whether the attention weight is raised to the power p together with the state, as in the paper."""
 
 
 class LearnedNorm(Norm):
@@ -123,13 +151,17 @@ class NaiveNorm(Norm):
         super().__init__(options, features, rngs=rngs, score=None)
         self.scorer = lnpool.nn.AttentionScores(features, rngs=rngs)
 
+    def scores(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T"]:
+        """Return the scores z of the tokens."""
+        return self.scorer(states, mask=mask)
+
     def mean(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T"]]:
         """Return the power mean of the limited states, and the attention."""
         some = mask.any(axis=1, keepdims=True)
         states = jnp.where(mask[..., None], states, 1)  # padding has weight 0; its powers must have derivatives
-        attention = masked_softmax(self.scorer(states, mask=mask), mask)
+        attention = detach(masked_softmax(self.scores(states, mask), mask), self.detached)
         a, p = jnp.where(some, attention, 1)[..., None], self.pool.p
         h = jnp.exp(lnpool.scale_limit(states, self.scale_limit))
         pooled = (jnp.sum((a * h) ** p, axis=1) / jnp.sum(a**p, axis=1)) ** (1 / p)

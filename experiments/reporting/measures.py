@@ -8,9 +8,6 @@ import numpy as np
 from experiments.base.errors import DataError, unknown
 from experiments.objectives import OBJECTIVES
 
-BEFORE = "classify"
-"""The objective of run folders that are older than the choice of one."""
-
 
 class Measure(NamedTuple):
     """A metric: its name in run folders, what it is called, and how its values are read."""

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -13,11 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.base.errors import DataError, UsageError
-from experiments.base.json_files import object_of, read_object, text_of
+from experiments.base.json_files import read_object
 from experiments.base.options import in_words, repeats
-from experiments.reporting.measures import BEFORE, Measure, measure_of, shown
-from experiments.run.config import CONFIG, Config, command_line, config_changes, default_objective, from_json
-from experiments.storage.run_folder import ENVIRONMENT, FAILURE, METRICS, SUMMARY
+from experiments.reporting.measures import Measure, measure_of
+from experiments.run import result
+from experiments.run.config import Config, command_line, config_changes, default_objective, from_json
+from experiments.run.result import BEFORE
+from experiments.storage.finished import Finished, finished, tell_unverified
+from experiments.storage.manifest import MANIFEST
+from experiments.storage.run_folder import ENVIRONMENT, FAILURE, SUMMARY
 
 
 class Key(NamedTuple):
@@ -64,6 +70,8 @@ class Run:
     """None for a baseline, which has no configuration of a network."""
     summary: dict[str, Any] | None
     exit_code: int = 0
+    source: Finished | None = None
+    """The files of a finished run."""
 
     @property
     def fold(self) -> int:
@@ -125,14 +133,12 @@ class Run:
     @cached_property
     def validations(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; none for a run that has no such file."""
-        path = self.folder / METRICS
-        return [object_of(line, path) for line in text_of(path).splitlines()] if path.exists() else []
+        return [] if self.source is None else result.validations(self.source, self.facts)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Versions and device; empty when they were not recorded."""
-        path = self.folder / ENVIRONMENT
-        return read_object(path) if path.exists() else {}
+        return self.source.read_object(ENVIRONMENT) if self.source and self.source.has(ENVIRONMENT) else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,32 +190,41 @@ def telling(setting: str, settings: Sequence[str]) -> str:
 
 def read(folder: Path) -> Run:
     """Return a run from its folder."""
-    summary, failure = folder / SUMMARY, folder / FAILURE
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give run folders, or the folder of a sweep.")
-    if summary.exists():
-        return _finished(folder, read_object(summary))
+    return _read(folder, finished(folder))
+
+
+def _read(folder: Path, source: Finished | None) -> Run:
+    failure = folder / FAILURE
+    if source:
+        return _finished(folder, source)
     if failure.exists():
         record = read_object(failure)
         config = _config(failure, json.dumps(record.get("config")))
-        return Run(folder, _key(config), config.seed, config, None, int(record.get("exit_code", 1)))
+        code = record.get("exit_code", 1)
+        if type(code) is not int:
+            raise DataError(f"{failure} states the exit code {code!r}, expected a number.")
+        return Run(folder, _key(config), config.seed, config, None, code)
+    if (folder / SUMMARY).exists():
+        raise DataError(_cut_off(folder))
     raise DataError(f"{folder} has no {SUMMARY}: give the folder of a finished run.")
 
 
-def _finished(folder: Path, summary: dict[str, Any]) -> Run:
-    path = folder / CONFIG
-    try:
-        if path.exists():
-            config = _config(path, text_of(path))
-            run = Run(folder, _key(config), config.seed, config, summary)
-        else:
-            parts = summary["task"], summary["encoder"], summary["pooler"], summary.get("options", "")
-            key = Key(*parts, "", summary.get("objective", BEFORE))
-            run = Run(folder, key, int(summary["seed"]), None, summary)
-        _ = [float(summary["test"][name]) for name in shown(run.key.objective)], float(summary["seconds"]["total"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder / SUMMARY} is not the summary of a run: {error!r}.") from None
-    return run
+def _cut_off(folder: Path) -> str:
+    return f"{folder} has {SUMMARY} but no {MANIFEST}: the run was cut off, or it was changed; --resume it."
+
+
+def _finished(folder: Path, source: Finished) -> Run:
+    found = result.read(source)
+    config, summary = found.config, found.facts
+    if config is not None:
+        return Run(folder, _key(config), config.seed, config, summary, source=source)
+    task, encoder, pooler, options = (summary.get(name, "") for name in ("task", "encoder", "pooler", "options"))
+    if any(type(name) is not str for name in (task, encoder, pooler, options)) or type(summary.get("seed")) is not int:
+        raise DataError(f"{folder / SUMMARY} is not the summary of a run: it must name task, encoder, pooler and seed.")
+    key = Key(task, encoder, pooler, options, "", summary.get("objective", BEFORE))
+    return Run(folder, key, summary["seed"], None, summary, source=source)
 
 
 def _config(path: Path, text: str) -> Config:
@@ -231,10 +246,22 @@ def collect(folders: Iterable[Path]) -> list[Run]:
     runs = []
     for folder in folders:
         inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        results = [path for path in inside if (path / SUMMARY).exists() or (path / FAILURE).exists()]
-        is_run = (folder / SUMMARY).exists() or (folder / FAILURE).exists()
-        runs += [read(path) for path in results] if results and not is_run else [read(folder)]
+        results = [path for path in inside if _has_result(path)]
+        if not results or _has_result(folder):
+            runs.append(read(folder))
+            continue
+        for path in results:
+            source = finished(path)
+            if source is None and not (path / FAILURE).exists():
+                print(f"{_cut_off(path)} It is left out.", file=sys.stderr)
+            else:
+                runs.append(_read(path, source))
+    tell_unverified([run.source for run in runs])
     return runs
+
+
+def _has_result(folder: Path) -> bool:
+    return any(os.path.lexists(folder / name) for name in (SUMMARY, FAILURE, MANIFEST))
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:

@@ -17,12 +17,12 @@ class Clock:
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Add the time that the block takes, without that of blocks inside."""
-        self._turn()
+        self.turn()
         self._names.append(name)
         try:
             yield
         finally:
-            self._turn()
+            self.turn()
             self._names.pop()
 
     def move(self, source: str, target: str, seconds: float) -> None:
@@ -30,7 +30,7 @@ class Clock:
         self.seconds[source] -= seconds
         self.seconds[target] += seconds
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
         """Give the time since the last turn to the name that it belongs to."""
         now = time.perf_counter()
         if self._names:

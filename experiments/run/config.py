@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,7 @@ class SaveOptions:
     """Checkpoints, from which `--resume` goes on."""
 
     minutes: Annotated[float, Interval("[0, 100000]"), NOT_DECISIVE] = 5.0
-    """Time between checkpoints: what a crash can cost; 0 saves every step."""
+    """Minutes between checkpoints, which is what a crash can cost; 0 saves every step."""
     keep: Annotated[int, Interval("[1, 1000]"), NOT_DECISIVE] = 2
     """Checkpoints kept, the newest ones; all are deleted when the run is finished."""
 
@@ -75,21 +76,21 @@ class Config(Generic[Data, Encode, Pool, Head]):
     save: SaveOptions = dataclasses.field(default_factory=SaveOptions)
     devices: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
     task: str = "wordnet"
-    """The data; one of the names in experiments/tasks."""
+    """The data set."""
     encoder: str = "bigru"
-    """What turns words into states; one of the names in experiments/encoders."""
+    """The encoder, which turns words into states."""
     pooler: str = "learned_norm"
-    """What turns states into one vector; one of the names in experiments/poolers."""
+    """The pooler, which turns the states of a text into one vector."""
     objective: Annotated[str, added("classify")] = "classify"
-    """What is learned from a batch; one of the names in experiments/objectives. The default is that of the task."""
+    """What is learned; the default is that of the task."""
     seed: Annotated[int, Interval("[0, 4294967295]"), REPEAT] = 0
-    """Decides initial values, dropout and the order of the data."""
+    """Random seed of initial values, dropout and the order of the data."""
     epochs: Annotated[int, Interval("[1, 10000]")] = 4
     """Passes over the training split."""
     evaluations: Annotated[int, Interval("[1, 1000]")] = 2
-    """Validations an epoch; the parameters of the best one are tested and saved."""
+    """Validations per epoch; the parameters of the best one are tested and saved."""
     patience: Annotated[int, Interval("[0, 100000]")] = 0
-    """Stop after this many validations in a row without a new best one; 0 never stops early."""
+    """Early stopping: stop after this many validations without a new best one; 0 never stops early."""
     compute: Annotated[Literal["float32", "bfloat16"], added("float32")] = "float32"
     """Dtype in which the encoder computes; parameters, pooling, head and optimiser are float32."""
     out: Annotated[Path | None, NOT_DECISIVE] = None
@@ -208,8 +209,20 @@ def parse_args(arguments: list[str]) -> Config:
     groups = (type(group) for group in (default.data, default.encode, default.pool, default.head))
     generic: Any = Config
     config_type = generic[tuple(groups)]
-    config = parse(config_type, arguments, program="python -m experiments.train", default=default)
+    config = parse(config_type, arguments, program="python -m experiments.train", default=default, about=_about())
     return completed(config)
+
+
+def _about() -> str:
+    """Return what `--help` says first: the names in all tables."""
+    tables: dict[str, Mapping[str, Any]] = {
+        "tasks": TASKS,
+        "encoders": ENCODERS,
+        "poolers": POOLERS,
+        "objectives": OBJECTIVES,
+    }
+    names = "\n\n".join(f"{kind}: {', '.join(table)}" for kind, table in tables.items())
+    return f"{inspect.cleandoc(Config.__doc__ or '')}\n\n{names}"
 
 
 def completed(config: Config) -> Config:

@@ -15,7 +15,7 @@ from experiments.base import devices
 from experiments.base.contracts import Last, Mean
 from experiments.run.diagnostics import numbers
 from experiments.run.progress import Progress
-from experiments.storage.run_folder import METRICS, RunFolder
+from experiments.storage.run_folder import METRICS, TENSORBOARD, RunFolder
 
 SKIPPED = "skipped.jsonl"
 
@@ -134,7 +134,7 @@ class Journal:
 
     def _new_board(self) -> SummaryWriter:
         """Return an empty log for TensorBoard, which `restore` fills again from the records."""
-        folder = self._folder.path / "tensorboard"
+        folder = self._folder.path / TENSORBOARD
         shutil.rmtree(folder, ignore_errors=True)
         return SummaryWriter(str(folder))
 

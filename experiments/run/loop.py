@@ -8,6 +8,7 @@ dispatched, so that the device always has work.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,8 +37,9 @@ from experiments.run.saver import Saver
 from experiments.run.signals import Stop
 from experiments.run.step import Programs, Recipe, State, StepReport, culprit, leaf_names
 from experiments.run.trace import Trace
+from experiments.storage.finished import finished
 from experiments.storage.parameters import PARAMETERS, save_parameters
-from experiments.storage.run_folder import ENVIRONMENT, SUMMARY, VOCABULARY, RunFolder
+from experiments.storage.run_folder import ENVIRONMENT, PROFILE, VOCABULARY, RunFolder
 
 IN_FLIGHT = 3
 """Steps between a request of one process and the report in which all processes see it."""
@@ -117,6 +119,7 @@ def fit(run: Run, state: State) -> None:
             settle(run, pending)
             pending, served = None, step
             saver.serve(request, step + 1, state, journal)
+    check_trained(run, state)
 
 
 def next_batch(run: Run, step: int, request: int) -> tuple[tuple[Batch, jax.Array], int]:
@@ -150,6 +153,14 @@ def check_skipped(run: Run, step: int, state: State) -> None:
         run.saver.save(step, state, run.journal)
         count, sentence = run.journal.skipped_in_row, run.journal.last_skip()
         raise NonFiniteError(f"{sentence}, {count} steps in a row: try a smaller --optim.learning-rate.")
+
+
+def check_trained(run: Run, state: State) -> None:
+    """Save the state and raise NonFiniteError if not one step was accepted: there is nothing to test."""
+    journal = run.journal
+    if journal.steps and len(journal.skipped) == journal.steps:
+        run.saver.save(journal.steps, state, journal)
+        raise NonFiniteError(f"{journal.last_skip()}, and none of the {journal.steps} steps was accepted.")
 
 
 def validate(run: Run, step: int, state: State) -> bool:
@@ -198,7 +209,7 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
     A task that is already built is not read again; a finished run is only read.
     """
     folder = run_folder(config)
-    if config.resume and (folder.path / SUMMARY).exists():
+    if config.resume and finished(folder.path):
         return result_of(folder.path)
     with devices.mesh(config.devices, config.data.batch_size):
         clock = Clock()
@@ -212,8 +223,8 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
             objective = OBJECTIVES[config.objective]
             progress = Progress(config.epochs * task.steps_per_epoch, objective.shown)
             journal = Journal(Rules(task.steps_per_epoch, objective.chosen_by), folder, progress, config.tensorboard)
-            saver = Saver(config, task, folder.path, clock, stop, progress)
-            trace = Trace(folder.path / "profile" if config.profile and devices.is_first() else None)
+            saver = Saver(config, task, folder, clock, stop, progress)
+            trace = Trace(folder.path / PROFILE if config.profile and devices.is_first() else None)
             run = Run(config, task, programs, objective, prepared.term_weights, journal, saver, trace, clock,
                       leaf_names(state.parameters))  # fmt: skip
             try:
@@ -229,9 +240,10 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
                 trace.close()
                 journal.close()
             facts = finish(run, folder, prepared.vectors_found)
-        facts["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
-        folder.write_json(SUMMARY, facts)
-        saver.discard()
+            clock.turn()
+            facts["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
+            folder.finish(facts)
+            saver.discard()
     return facts | {"folder": folder.path}
 
 
@@ -248,6 +260,9 @@ def finish(run: Run, folder: RunFolder, found: float | None) -> dict[str, Any]:
     journal = run.journal
     with run.clock.measure("test"):
         test, _ = evaluate(run.programs.evaluate, journal.best_parameters, run.task.batches("test"), run.term_weights)
+    for name, value in test.items():
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the {name} of the test is {value}: try a smaller --optim.learning-rate.")
     facts = summary(run, test) | {
         "vectors_found": found,
         "data": run.task.describe(),
@@ -255,6 +270,7 @@ def finish(run: Run, folder: RunFolder, found: float | None) -> dict[str, Any]:
     }
     parameters = devices.gather(nnx.state(run.programs.objective(journal.best_parameters)))
     if devices.is_first():
+        folder.check_place()
         save_parameters(folder.path / PARAMETERS, parameters)
         plot(folder.path / "training.png", journal.records, in_words(facts), run.objective.shown)
     return facts

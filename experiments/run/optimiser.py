@@ -13,24 +13,24 @@ from experiments.layers.text_model import is_exponent
 
 @dataclasses.dataclass(frozen=True)
 class OptimOptions:
-    """AdamW with warm-up, then a linear descent to zero."""
+    """AdamW; the learning rate warms up linearly, then decays linearly to zero."""
 
     learning_rate: Annotated[float, Interval("(0, 1]")] = 3e-3
-    """Largest step size."""
+    """Peak learning rate."""
     p_multiplier: Annotated[float, Interval("[0, 1000]")] = 10.0
     """The exponent learns this many times faster than the other parameters; it is never decayed. 0 freezes it."""
     weight_decay: Annotated[float, Interval("[0, 10]")] = 0.1
-    """Decoupled decay of matrices, times the step size."""
+    """Decoupled weight decay of matrices, times the learning rate."""
     warmup: Annotated[float, Interval("[0, 1)")] = 0.1
-    """Share of all steps before the step size is at its largest."""
+    """Share of all steps in which the learning rate rises to its peak."""
     clip: Annotated[float, Interval("(0, 1e9]")] = 1.0
-    """Largest norm of the whole gradient."""
+    """Gradient clipping: a gradient of a larger global norm is scaled down to this norm."""
     average: Annotated[float, Interval("[0, 1)")] = 0.0
-    """Decay a step of a moving average of the parameters, which is then what is validated and tested; 0 has none."""
+    """Decay of an exponential moving average of the parameters, which is then validated and tested; 0 has none."""
     accumulate: Annotated[int, Interval("[1, 100000]")] = 1
-    """Batches whose gradients are averaged for one update of the parameters; a step is still one batch."""
+    """Gradient accumulation: batches whose gradients are averaged for one update; a step is still one batch."""
     bad_steps: Annotated[int, Interval("[1, 1000000]")] = 10
-    """A step whose loss, gradient or result is not finite changes nothing; so many in a row end the run."""
+    """A step whose loss, gradient or new parameters are not finite is skipped; so many in a row end the run."""
 
 
 def schedule(options: OptimOptions, steps: int) -> optax.Schedule:

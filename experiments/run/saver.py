@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +23,7 @@ from experiments.run.progress import Progress
 from experiments.run.signals import Stop
 from experiments.run.step import State
 from experiments.storage import checkpoints
+from experiments.storage.run_folder import CHECKPOINTS, QUARANTINE, RunFolder
 
 FAILURES = 3
 """Saves that may fail in a row before the run ends."""
@@ -45,11 +45,11 @@ def circumstances(config: Config, task: Task) -> dict[str, Any]:
 class Saver:
     """Saves a run in its folder every few minutes and when it is asked to stop."""
 
-    def __init__(self, config: Config, task: Task, folder: Path, clock: Clock, stop: Stop, progress: Progress):
+    def __init__(self, config: Config, task: Task, folder: RunFolder, clock: Clock, stop: Stop, progress: Progress):
         self._options = config.save
         self._circumstances = circumstances(config, task)
         self._run = folder
-        self._folder = folder / "checkpoints"
+        self._folder = folder.path / CHECKPOINTS
         self._clock = clock
         self._stop = stop
         self._progress = progress
@@ -78,7 +78,7 @@ class Saver:
     def _newest(self) -> int:
         """Tidy up and return the newest good step, or NOTHING."""
         checkpoints.sweep(self._folder)
-        path, sentences = checkpoints.newest(self._folder, self._run / "quarantine")
+        path, sentences = checkpoints.newest(self._folder, self._run.path / QUARANTINE)
         for sentence in sentences:
             self._progress.say(sentence)
         return NOTHING if path is None else int(path.name)
@@ -103,7 +103,8 @@ class Saver:
             asked = signal.Signals(request).name
             if step != self._saved:
                 raise SaveError(f"stopped by {asked} at step {step}, which could not be saved; {self._good()}.")
-            raise StoppedError(f"stopped by {asked} at step {step}, which is saved: go on with --resume {self._run}")
+            advice = f"go on with --resume {self._run.path}"
+            raise StoppedError(f"stopped by {asked} at step {step}, which is saved: {advice}")
 
     def save(self, step: int, state: State, journal: Journal) -> None:
         """Save a step; a failure is told and only the third in a row ends the run."""
@@ -127,6 +128,7 @@ class Saver:
             "journal": journal.snapshot(),
             "seconds": dict(self._clock.seconds),
         }
+        self._run.check_place()
         try:
             self._check_space(tree)
             # What has just been written is read back before an older step goes.

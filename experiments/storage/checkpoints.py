@@ -4,11 +4,12 @@
 of every file and its own. It is made under a hidden name, flushed to the disk, and then renamed.
 """
 
-import hashlib
+import functools
 import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,10 @@ import orbax.checkpoint as ocp
 
 from experiments.base.errors import DataError
 from experiments.base.json_files import read_object
+from experiments.storage import manifest
+from experiments.storage.manifest import MANIFEST, flush
 
-ARRAYS, FACTS, MANIFEST = "arrays", "facts.json", "manifest.json"
+ARRAYS, FACTS = "arrays", "facts.json"
 PARTIAL, TRASH = ".partial-", ".trash-"
 
 
@@ -40,35 +43,26 @@ def write(folder: Path, step: int, tree: Any, facts: dict[str, Any]) -> Path:
         checkpointer.save(partial.absolute() / ARRAYS, args=ocp.args.PyTreeSave(named(tree)))
     (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
     shapes = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in named(tree).items()}
-    manifest = {"step": step, "arrays": shapes, "files": _digests(partial)}
-    (partial / MANIFEST).write_text(json.dumps({"sha256": _digest(manifest), **manifest}, indent=1), encoding="utf-8")
-    for path in [*partial.rglob("*"), partial]:
-        _flush(path)
+    text = manifest.text_for(partial, {"step": step, "arrays": shapes})
+    (partial / MANIFEST).write_text(text, encoding="utf-8")
+    for path in [partial / MANIFEST, *(path for path in partial.rglob("*") if path.is_dir()), partial]:
+        flush(path)
     os.rename(partial, final)
-    _flush(folder)
+    flush(folder)
     return final
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """Return the manifest of a checkpoint, or raise DataError saying what is wrong with which file."""
+    """Return what the manifest of a checkpoint states, or raise DataError saying what is wrong with which file."""
+    found = manifest.read(path)
     try:
-        manifest = read_object(path / MANIFEST)
-        stated, step = manifest.pop("sha256"), str(manifest["step"])
-        files, _ = dict(manifest["files"]), dict(manifest["arrays"])
-    except (DataError, OSError, LookupError, TypeError, ValueError):
+        step, arrays = str(found.facts["step"]), dict(found.facts["arrays"])
+    except (LookupError, TypeError, ValueError):
         raise DataError(f"{MANIFEST} is missing or damaged") from None
-    if stated != _digest(manifest) or step != path.name:
+    if step != path.name:
         raise DataError(f"{MANIFEST} was changed")
-    found = _digests(path)
-    for name in sorted(files.keys() | found.keys()):
-        if name not in found:
-            raise DataError(f"{name} is missing")
-        if name not in files:
-            raise DataError(f"{name} does not belong there")
-        if found[name] != files[name]:
-            which = "size" if found[name]["size"] != files[name]["size"] else "SHA-256"
-            raise DataError(f"{name} has another {which} than when it was written")
-    return manifest
+    found.check()
+    return {"step": step, "arrays": arrays}
 
 
 def load(path: Path, expected: Any) -> tuple[Any, dict[str, Any]]:
@@ -134,9 +128,31 @@ def _alone() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
 
 
+@functools.cache
+def _let_late_answers_go() -> None:
+    """Print nothing when a thread of a save that has failed answers later.
+
+    Orbax closes the event loop of a save with its first error, while the threads of its storage still write; each of
+    them then finds the loop closed, after the error was raised here, and has nobody to tell.
+    """
+    before = sys.unraisablehook
+
+    def hook(found: "sys.UnraisableHookArgs") -> None:
+        trace = found.exc_traceback
+        # Called from outside Python, so this is the outermost frame.
+        if found.exc_type is not RuntimeError or trace is None or trace.tb_frame.f_code.co_name != _LATE:
+            before(found)
+
+    sys.unraisablehook = hook
+
+
+_LATE = "call_soon_threadsafe"
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep orbax from printing the tracebacks of an error that it also raises."""
+    _let_late_answers_go()
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -153,28 +169,3 @@ def _move(path: Path, quarantine: Path) -> Path:
     target = next(quarantine / name for name in names if not (quarantine / name).exists())
     os.rename(path, target)
     return target
-
-
-def _digest(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of a value that JSON can hold."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _digests(path: Path) -> dict[str, dict[str, Any]]:
-    """Return size and SHA-256 of every file below a folder but the manifest, read back from where it was written."""
-    found = {}
-    for file in path.rglob("*"):
-        if file.is_file() and file != path / MANIFEST:
-            with file.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-            found[file.relative_to(path).as_posix()] = {"size": file.stat().st_size, "sha256": digest}
-    return found
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or the names in a folder have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

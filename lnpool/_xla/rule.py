@@ -6,6 +6,7 @@ no row of a batch depends on another; the exact form runs only if some number of
 partial derivatives of either form, contracted with the cotangent (reverse mode) or with the tangents (forward mode).
 """
 
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -20,7 +21,7 @@ from lnpool._types import Attention, Call, Inputs, Residuals, Tokens
 from lnpool._xla import packed
 from lnpool._xla.attend import attend
 from lnpool._xla.cpu_blocks import Block, Parts, over_tokens
-from lnpool._xla.forms import Texts, exact_form, exact_partials, single, single_partials, texts_of
+from lnpool._xla.forms import Pooled, Texts, exact_form, exact_partials, single, single_partials, texts_of
 from lnpool._xla.reduce import Meeting
 
 Saved: TypeAlias = tuple[Attention, Residuals]
@@ -29,14 +30,14 @@ Saved: TypeAlias = tuple[Attention, Residuals]
 def _pooled(call: Call, inputs: Inputs, want_slope: bool) -> Saved:
     attention = attend(call, inputs)
     texts = texts_of(call, inputs, attention)
-    fast = single(texts, want_slope)
+    fast = Pooled(*jnp.broadcast_arrays(*single(texts, want_slope)))
 
-    def with_exact() -> Residuals:
+    def with_exact() -> Pooled:
         slow = exact_form(texts, want_slope)
-        return jax.tree.map(lambda x, y: jnp.where(fast.single, x, y), fast, slow)
+        return jax.tree.map(functools.partial(jnp.where, fast.single), fast, slow)._replace(single=fast.single)
 
-    residuals = lax.cond(jnp.all(fast.single), lambda: fast, with_exact)
-    return attention, Meeting(None, call.axis_name).on_all_devices(residuals)
+    pooled = lax.cond(jnp.all(fast.single), lambda: fast, with_exact)
+    return attention, Meeting(None, call.axis_name).on_all_devices(pooled.residuals(call))
 
 
 def value(call: Call, inputs: Inputs) -> Array:
@@ -127,12 +128,11 @@ def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array
     dstates, dscores = (select(whole.mask, x, 0).astype(inputs.p.dtype) for x in (dstates, dscores))
     known = meeting.rows((attention.offset, attention.log_z, residuals))
 
-    def contract(with_exact: bool) -> tuple[Array, ...]:
-        # No loop over tokens: reverse mode would keep the partial derivatives anyway.
-        by_states, by_scores = _partials(call, inputs.p, whole, known, texts, with_exact)
-        return (jnp.sum(by_states * dstates + by_scores * dscores, axis=1, keepdims=True),)
-
-    (by_tokens,) = _by_form(residuals, contract)
+    # No loop over tokens: reverse mode would keep the partial derivatives anyway. And nothing but them in the
+    # conditional: one that holds tangents too cannot be transposed when vmap makes it a select.
+    partials = functools.partial(_partials, call, inputs.p, whole, known, texts)
+    by_states, by_scores = _by_form(residuals, partials)
+    by_tokens = jnp.sum(by_states * dstates + by_scores * dscores, axis=1, keepdims=True)
     by_tokens = meeting._replace(packing=inputs.packing).sums(by_tokens)
     by_exponent = residuals.gain * residuals.slope * tangents.p
     total = Meeting(None, call.axis_name).on_all_devices(by_tokens) + by_exponent

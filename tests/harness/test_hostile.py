@@ -25,11 +25,10 @@ from flax import nnx
 
 from experiments import baseline, report, sweep, train
 from experiments.base.errors import DataError
-from experiments.data import sentences
 from experiments.run.config import parse_args, to_json
 from experiments.run.trained import load_parameters
 from experiments.storage import checkpoints
-from experiments.tasks import TASKS
+from experiments.tasks import TASKS, sentences
 from tests.harness.conftest import TINY
 from tests.harness.test_checkpoints import signed
 from tests.harness.test_config import BAD_LINES
@@ -297,10 +296,15 @@ HOSTILE = {
 }
 
 
-def files(folder: Path) -> dict[Path, bytes]:
-    """Every file below a folder but those in the run folder."""
+def files(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """Size and first megabytes of every file below a folder but those in the run folder."""
     found = (path for path in folder.rglob("*") if path.is_file() and folder / "run" not in path.parents)
-    return {path: path.read_bytes() for path in found}
+    return {path: (path.stat().st_size, beginning(path)) for path in found}
+
+
+def beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2**22)
 
 
 def test_no_pickle_is_executed(tmp_path, monkeypatch):

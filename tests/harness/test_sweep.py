@@ -17,7 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from experiments import sweep, train
 from experiments.base.errors import DataError, UsageError
 from experiments.run import loop
-from experiments.run.config import command_line, default_config, parse_args
+from experiments.run.config import command_line, default_config, parse_args, to_json
 from experiments.sweeping import cells as running
 from experiments.sweeping import grid
 from tests.harness.conftest import TINY, Toy
@@ -197,7 +197,7 @@ def test_every_kind_of_failure_is_recorded(error, tmp_path, monkeypatch):
     record = json.loads((cell.folder / "failure.json").read_text())
     assert record["exit_code"] == {DataError: 65, OSError: 74, RuntimeError: 1}[type(error)]
     assert str(error) in record["error"]
-    assert cell.state == "failed"
+    assert cell.look().state == "failed"
 
 
 def test_an_unfinished_folder_is_done_again(tmp_path):
@@ -205,7 +205,7 @@ def test_an_unfinished_folder_is_done_again(tmp_path):
     cell.folder.mkdir()
     (cell.folder / "metrics.jsonl").write_text("half a li")
     running.sweep([cell], retry_failed=False)
-    assert cell.state == "finished"
+    assert cell.look().state == "finished"
     assert all(json.loads(line) for line in (cell.folder / "metrics.jsonl").read_text().splitlines())
 
 
@@ -213,7 +213,7 @@ def test_an_unfinished_folder_is_done_again(tmp_path):
 def test_a_stopped_cell_goes_on_and_a_failed_one_starts_again(tmp_path, monkeypatch, failed):
     cell = small_cell(tmp_path)
     cell.folder.mkdir()
-    (cell.folder / "config.json").write_text("{}")
+    (cell.folder / "config.json").write_text(to_json(cell.config))
     if failed:
         (cell.folder / "failure.json").write_text("{}")
     seen = []
@@ -226,24 +226,23 @@ def test_a_stopped_cell_goes_on_and_a_failed_one_starts_again(tmp_path, monkeypa
 # A sweep whose cells take no computation: 40 cells that write what a run writes, in its order, and note that they did.
 SCRIPT = """
 import os, sys, time
-from pathlib import Path
 from experiments import sweep
 from experiments.run import loop
 from experiments.run.config import to_json
+from experiments.storage.run_folder import RunFolder
 
 def run(config, task):
-    folder = Path(config.out)
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(to_json(config))
-    for step in range(4):
-        time.sleep(0.01)
-        with (folder / "metrics.jsonl").open("a") as file:
-            file.write("{}\\n")
-    with open(sys.argv[2], "a") as file:
-        file.write(f"{os.getpid()} {folder.name}\\n")
-    (folder / "summary.json.partial").write_text('{"seconds": {"total": 0.05}}')
-    os.replace(folder / "summary.json.partial", folder / "summary.json")
-    return {"test": {"accuracy": 1.0, "macro_f1": 1.0}, "p": None}
+    names = {name: getattr(config, name) for name in ("task", "encoder", "pooler", "objective", "seed")}
+    result = {"test": {"accuracy": 1.0, "macro_f1": 1.0}, "p": None, "parameters": 1, "seconds": {"total": 0.05}}
+    with RunFolder(config.out, resume=config.resume is not None) as folder:
+        folder.write("config.json", to_json(config))
+        for step in range(4):
+            time.sleep(0.01)
+            folder.append("metrics.jsonl", {"step": step})
+        with open(sys.argv[2], "a") as file:
+            file.write(f"{os.getpid()} {config.out.name}\\n")
+        folder.finish(names | result)
+    return names | result
 
 loop.train = run
 plan = 'task="needles" pooler="mean" data.size=20 data.length=2'.split()
@@ -259,7 +258,7 @@ def start(out: Path, log: Path) -> subprocess.Popen:
 
 def finished(out: Path) -> dict[str, int]:
     """Finished cells and when they were finished."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/summary.json")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/manifest.json")}
 
 
 def test_two_processes_share_a_grid_and_one_of_them_is_killed(tmp_path):

@@ -1,221 +1,104 @@
-"""T1: every transform that is promised. T2: forward mode is refused with a name, or works, never wrong."""
+"""T1 and T2: the table of transforms; each cell runs and agrees with the reference, or refuses in one sentence.
+
+Here every transform meets both implementations on both sides of the size at which programs change, with kinds of input
+that take turns; ``python -m tests.op.transforms`` runs every cell of the table.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 import lnpool
-from tests.op.running import REVERSE, float64, random_cotangent
-from tests.op.tolerances import SAME_FORMULA, SECOND_ORDER, assert_agrees
+from tests.op import transforms
+from tests.op.running import REVERSE
+from tests.op.transforms import FORWARD, KINDS, ROWS, SIZES, TRANSFORMS, Cell, Setting, agree
 
 implementations = pytest.mark.parametrize("implementation", REVERSE)
-B, T, D, H = 8, 6, 4, 2
-G = np.asarray(random_cotangent((B, D)))
-ARGUMENTS = (0, 1, 2)
-BOUNDED = {"log_states": True, "log_bound": 4.0}
-FORMS = {"linear": {}, "bounded": BOUNDED}
-forms = pytest.mark.parametrize("form", FORMS)
+# Exported programs of unknown size, the calls of a loop over blocks one by one, ...: what takes longest.
+LONG = ("disable_jit", "hessian by p", "jvp of grad", "grad of vdot of grad", "reverse over reverse by p", "scan")
 
 
-def arguments(form="linear", dtype=np.float32):
-    rng = np.random.default_rng(11)
-    states = rng.uniform(0.1, 2.0, (B, T, D))
-    states = np.log(states) if form == "bounded" else states
-    return tuple(jnp.asarray(x, dtype) for x in (states, rng.standard_normal((B, T)), np.asarray(2.3)))
+def chosen() -> list:
+    """Every transform with "xla" and "xla_jvp", small and large; a quick cell for each transform and implementation."""
+    kinds, cells = list(KINDS), []
+    for i, name in enumerate(TRANSFORMS):
+        for j, implementation in enumerate(REVERSE):
+            for k, size in enumerate(SIZES):
+                cell = Cell(name, implementation, size, kinds[(3 * i + 5 * j + 7 * k) % len(kinds)])
+                slow = (i + j + k) % 2 == 1 or (name in LONG and size == "large")
+                cells.append(pytest.param(cell, marks=[pytest.mark.slow] * slow))
+    return cells
 
 
-def loss_of(implementation, form="linear"):
-    """(states, scores, p) -> weighted sum of the pooled states; any batch that divides the weights."""
-
-    def loss(states, scores, p, weights=G):
-        pooled = lnpool.pool(states, scores, p, implementation=implementation, **FORMS[form])
-        return jnp.sum(jnp.asarray(weights, pooled.dtype) * pooled)
-
-    return loss
+@pytest.mark.parametrize("cell", chosen(), ids=str)
+def test_cell(cell):
+    assert transforms.run(cell) in ("runs", "refuses", "does not exist")
 
 
-def gradients(implementation, form="linear"):
-    return jax.grad(loss_of(implementation, form), ARGUMENTS)
+REFUSED = [
+    *(Cell("jit of value_and_grad", "pallas", "small", kind) for kind in ("dense", "packed", "per head")),
+    *(Cell(name, "pallas", "small", "dense") for name in sorted(FORWARD)),
+    *(Cell(name, "xla", "small", "dense") for name in ("jvp", "jacfwd by p", "linearize")),
+    Cell("jit", "reference", "small", "packed"),
+    Cell("shard_map over tokens", "reference", "small", "dense"),
+]
 
 
-def agree(got, want, agreement=SAME_FORMULA):
-    jax.tree.map(lambda x, y: assert_agrees(x, y, agreement), got, want)
+@pytest.mark.parametrize("cell", REFUSED, ids=str)
+def test_refusal_is_one_sentence(cell):
+    assert transforms.run(cell) == "refuses"
 
 
-@implementations
-@forms
-def test_jit(form, implementation):
-    f, a = gradients(implementation, form), arguments(form)
-    agree(jax.jit(f)(*a), f(*a))
-
-
-@implementations
-@forms
-@pytest.mark.parametrize("axes", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0)], ids=str)
-def test_vmap_over_each_argument(axes, form, implementation):
-    states, scores, p = arguments(form)
-    stacks = (states, scores, jnp.linspace(0.5, 4.0, B))
-    whole = (states[0], scores[0], p)
-    chosen = [stack if axis == 0 else one for axis, stack, one in zip(axes, stacks, whole, strict=True)]
-
-    def one(*a):
-        return jax.value_and_grad(lambda s, z, e: loss_of(implementation, form)(s, z, e, G[0]), ARGUMENTS)(*a)
-
-    got = jax.jit(jax.vmap(one, axes))(*chosen)
-    rows = [one(*(x[i] if axis == 0 else x for x, axis in zip(chosen, axes, strict=True))) for i in range(B)]
-    agree(got, jax.tree.map(lambda *x: jnp.stack(x), *rows))
+@pytest.mark.parametrize("name", [name for name in TRANSFORMS if name not in FORWARD])
+@pytest.mark.slow
+def test_reference(name):
+    transforms.run(Cell(name, "reference", "small", "masked"))
 
 
 @implementations
-@forms
-def test_grad_of_vmap_with_shared_p(form, implementation):
-    def loss(states, scores, p):
-        pool = lambda s, z: lnpool.pool(s, z, p, implementation=implementation, **FORMS[form])  # noqa: E731
-        return jnp.sum(G * jax.vmap(pool)(states, scores))
-
-    a = arguments(form)
-    agree(jax.grad(loss, ARGUMENTS)(*a), gradients(implementation, form)(*a))
-
-
-@implementations
-@forms
-def test_scan_and_remat(form, implementation):
-    states, scores, p = arguments(form)
-
-    def looped(states, scores, p):
-        def step(total, row):
-            s, z, g = row
-            return total + jnp.sum(g * lnpool.pool(s, z, p, implementation=implementation, **FORMS[form])), None
-
-        return jax.lax.scan(step, jnp.zeros(()), (states, scores, jnp.asarray(G)))[0]
-
-    want = gradients(implementation, form)(states, scores, p)
-    agree(jax.jit(jax.grad(looped, ARGUMENTS))(states, scores, p), want)
-    agree(jax.grad(jax.checkpoint(loss_of(implementation, form)), ARGUMENTS)(states, scores, p), want)
-
-
-def mesh_of(devices=4) -> Mesh:
-    assert len(jax.devices()) >= devices, "conftest asks for eight host devices"
-    return Mesh(np.array(jax.devices()[:devices]), ("data",))
-
-
-@implementations
-@forms
-def test_jit_with_sharded_inputs(form, implementation):
-    states, scores, p = arguments(form)
-    split = NamedSharding(mesh_of(), PartitionSpec("data"))
-    sharded = (jax.device_put(states, split), jax.device_put(scores, split), p)
-    agree(jax.jit(gradients(implementation, form))(*sharded), gradients(implementation, form)(states, scores, p))
-
-
-@implementations
-@forms
-def test_pmap(form, implementation):
-    states, scores, p = arguments(form)
-    cut = lambda x: x.reshape(4, 2, *x.shape[1:])  # noqa: E731
-    f = jax.pmap(jax.grad(loss_of(implementation, form), ARGUMENTS), in_axes=(0, 0, None, 0))
-    dstates, dscores, dp = f(cut(states), cut(scores), p, cut(jnp.asarray(G)))
-    got = (dstates.reshape(states.shape), dscores.reshape(scores.shape), np.asarray(dp).sum())
-    agree(got, gradients(implementation, form)(states, scores, p))
-
-
-@implementations
-@forms
 @pytest.mark.parametrize("check", [True, False])
-def test_shard_map_with_replicated_p(check, form, implementation):
-    states, scores, p = arguments(form)
-    split, same = PartitionSpec("data"), PartitionSpec()
-    pool = jax.shard_map(
-        lambda s, z, e: lnpool.pool(s, z, e, implementation=implementation, **FORMS[form]),
-        mesh=mesh_of(),
-        in_specs=(split, split, same),
-        out_specs=split,
-        check_vma=check,
-    )
-    outside = jax.jit(jax.grad(lambda *a: jnp.sum(G * pool(*a)), ARGUMENTS))
-    want = gradients(implementation, form)(states, scores, p)
-    agree(outside(states, scores, p), want)
+def test_gradients_inside_shard_map_with_replicated_p(check, implementation):
+    s = Setting(Cell("", implementation, "small", "dense"))
+    same = PartitionSpec()
 
-    def inside(s, z, e, g):
-        d = jax.grad(loss_of(implementation, form), ARGUMENTS)(s, z, e, g)
-        return *d[:2], d[2] if check else jax.lax.psum(d[2], "data")
+    def inside(states, scores, p, g):
+        loss = lambda *a: jnp.sum(g * s.pool(*a))  # noqa: E731
+        *d, dp = jax.grad(loss, (0, 1, 2))(states, scores, p)
+        return *d, dp if check else jax.lax.psum(dp, "data")
 
-    specs = {"in_specs": (split, split, same, split), "out_specs": (split, split, same)}
-    agree(jax.jit(jax.shard_map(inside, mesh=mesh_of(), check_vma=check, **specs))(states, scores, p, G), want)
+    specs = {"in_specs": (ROWS, ROWS, same, ROWS), "out_specs": (ROWS, ROWS, same)}
+    run = jax.shard_map(inside, mesh=transforms._mesh(), check_vma=check, **specs)
+    agree(jax.jit(run)(*s.arguments, s.g), s.want()[1])
 
 
 @implementations
-@pytest.mark.parametrize("form", FORMS)
-def test_reverse_over_reverse(form, implementation):
-    with float64():
-        a = arguments(form, np.float64)
-        small = (a[0][:1, :3], a[1][:1, :3], a[2])
-        second = lambda name: jax.jit(jax.jacrev(jax.jacrev(pooled(name, form), ARGUMENTS), ARGUMENTS))(*small)  # noqa: E731
-        agree(second(implementation), second("reference"), SECOND_ORDER)
-
-
-def pooled(implementation, form="linear"):
-    return lambda s, z, e: lnpool.pool(s, z, e, implementation=implementation, **FORMS[form])
-
-
-@implementations
-@forms
-def test_export_round_trip(form, implementation):
+def test_export_is_serialised_with_its_gradient(implementation):
     pytest.importorskip("flatbuffers")
     from jax import export
 
-    a = arguments(form)
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in a]
-    blob = export.export(jax.jit(pooled(implementation, form)))(*shapes).serialize(vjp_order=1)
-    back = export.deserialize(blob)
-    agree(back.call(*a), pooled(implementation, form)(*a))
-    got = jax.grad(lambda *x: jnp.sum(G * back.call(*x)), ARGUMENTS)(*a)
-    agree(got, gradients(implementation, form)(*a))
+    s = Setting(Cell("", implementation, "small", "dense"))
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in s.arguments]
+    back = export.deserialize(export.export(jax.jit(s.pool))(*shapes).serialize(vjp_order=1))
+    agree(back.call(*s.arguments), s.want_value())
+    agree(jax.grad(lambda *a: jnp.sum(s.g * back.call(*a)), (0, 1, 2))(*s.arguments), s.want()[1])
 
 
-FORWARD = {
-    "jvp": lambda f, a: jax.jvp(f, a, a)[1],
-    "linearize": lambda f, a: jax.linearize(f, *a)[1](*a),
-    "jacfwd": lambda f, a: jax.jacfwd(f, ARGUMENTS)(*a),
-    "hessian": lambda f, a: jax.hessian(lambda *x: jnp.sum(f(*x)), ARGUMENTS)(*a),
-    "jvp of grad": lambda f, a: jax.jvp(jax.grad(lambda *x: jnp.sum(f(*x)), ARGUMENTS), a, a)[1],
-    "grad of jvp": lambda f, a: jax.grad(lambda *x: jnp.sum(jax.jvp(f, x, a)[1]), ARGUMENTS)(*a),
-}
-
-
-@forms
-@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
-@pytest.mark.parametrize("name", FORWARD)
-def test_t2_forward_mode_is_refused_or_right(name, jitted, form):
-    """A reverse-only rule refuses, or JAX differentiates the backward pass, and then the result is right."""
-    with float64():
-        states, scores, p = arguments(form, np.float64)
-        a = (states[:2, :3], scores[:2, :3], p)
-        f = pooled("xla", form)
-        try:
-            got = FORWARD[name](jax.jit(f) if jitted else f, a)
-        except (TypeError, NotImplementedError):
-            return
-        agree(got, FORWARD[name](pooled("reference", form), a), SECOND_ORDER)
-
-
-@forms
 @pytest.mark.parametrize("name", ["jvp", "jacfwd"])
-def test_t2_refusal_names_the_way_out(name, form):
+def test_refusal_of_forward_mode_names_the_way_out(name):
     """Where `pool` is on the stack when JAX refuses; under the caller's own jit, linearize or grad of jvp it is not."""
+    states, scores, p = Setting(Cell("", "xla", "small", "dense")).arguments
+    f = lambda e: lnpool.pool(states, scores, e)  # noqa: E731
     with pytest.raises(TypeError, match='implementation="xla_jvp"'):
-        FORWARD[name](pooled("xla", form), arguments(form))
+        jax.jvp(f, (p,), (p,)) if name == "jvp" else jax.jacfwd(f)(p)
 
 
-@forms
-@pytest.mark.parametrize("jitted", [pytest.param(False, marks=pytest.mark.slow), True], ids=["eager", "jit"])
-@pytest.mark.parametrize("name", FORWARD)
-def test_t2_forward_mode_works_in_xla_jvp(name, jitted, form):
-    with float64():
-        states, scores, p = arguments(form, np.float64)
-        a = (states[:2, :3], scores[:2, :3], p)
-        f = pooled("xla_jvp", form)
-        got = FORWARD[name](jax.jit(f) if jitted else f, a)
-        agree(got, FORWARD[name](pooled("reference", form), a), SECOND_ORDER)
+def test_a_program_of_rows_on_a_mesh_gathers_no_states():
+    """The compiled program of large sharded rows holds no all-gather, forward and backward."""
+    s = Setting(Cell("", "xla", "large", "dense"))
+    mesh = transforms._mesh("Auto")
+    a = transforms._cut_by_rows(s, mesh)
+    text = jax.jit(s.gradients).lower(*a).compile().as_text()
+    assert "all-gather" not in text
+    assert np.prod(SIZES["large"]) >= 2**16, "above the size from which on a CPU loops"

@@ -1,0 +1,242 @@
+"""What was found wrong once: each row of the list, on both sides of the size at which the program changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lnpool
+import lnpool.nn
+from tests.op.oracle import solve
+from tests.op.running import ALL, REVERSE
+from tests.op.transforms import SIZES
+
+implementations = pytest.mark.parametrize("implementation", REVERSE)
+LARGE = 2**16  # elements from which on a CPU loops over blocks
+sizes = pytest.mark.parametrize("features", [2, LARGE // 3 + 2], ids=["small", "large"])
+
+
+def wide(column, features):
+    """Tokens [T] or [T 2] as states [T D]: the same in every feature, or in every pair of features."""
+    x = jnp.asarray(column, jnp.float32)
+    x = x[:, None] if x.ndim == 1 else x
+    return jnp.tile(x, (1, -(-features // x.shape[1])))[:, :features]
+
+
+def finite(tree):
+    for x in jax.tree.leaves(tree):
+        assert np.isfinite(x).all()
+
+
+# --- a negative state ---
+
+NEGATIVE = {"all": [[1.0, 2], [3, 1], [2, 0.5]], "zero and negative": [[0.0, 0], [1, 1], [0, 0]]}
+
+
+@pytest.mark.parametrize("implementation", ALL)
+@pytest.mark.parametrize("p", [1.0, 2.0, 0.0, -2.0, 0.5, np.inf])
+@pytest.mark.parametrize("states", NEGATIVE)
+@sizes
+def test_negative_states_give_nan(features, states, p, implementation):
+    """Also where every real token of a feature is negative, and no sum meets a positive state."""
+    x = -wide(NEGATIVE[states], features)
+    assert np.isnan(lnpool.pool(x, None, p, implementation=implementation)).all()
+
+
+@implementations
+@sizes
+def test_negative_states_give_nan_when_packed_and_in_the_module(features, implementation):
+    x = -wide(NEGATIVE["all"], features)
+    ids = jnp.array([0, 0, 2])
+    got = np.asarray(lnpool.pool_packed(x, p=1.0, segment_ids=ids, num_segments=3, implementation=implementation))
+    np.testing.assert_array_equal(np.isnan(got), np.tile([[True], [False], [True]], (1, features)))
+    module = lnpool.nn.LearnedNormPool(2, scale_limit=None, rngs=lnpool.nn.nnx.Rngs(0), implementation=implementation)
+    assert np.isnan(module(x[:, :2])).all()
+
+
+# --- padding ---
+
+MASK = jnp.array([True, True, False])
+SMALL_STATES = {
+    "log -30": ({"log_states": True}, [-30.0, -31, 0], 3.0),
+    "linear 1e-7": ({}, [1e-7, 2e-7, 1], 7.9),
+    "linear 1e-10": ({}, [1e-10, 3e-10, 1], 5.0),
+    "softplus": ({"scale_limit": "softplus"}, [-30.0, -31, 0], 3.0),
+    "sigmoid": ({"scale_limit": "sigmoid"}, [-30.0, -31, 0], 3.0),
+}
+
+
+@implementations
+@pytest.mark.parametrize("padding", [0.0, np.nan, np.inf, -3.0])
+@pytest.mark.parametrize("name", SMALL_STATES)
+@sizes
+def test_nothing_passes_from_padding(features, name, padding, implementation):
+    options, column, p = SMALL_STATES[name]
+    x = wide(column, features).at[2].set(padding)
+    loss = lambda x, z, p: jnp.sum(lnpool.pool(x, z, p, mask=MASK, implementation=implementation, **options))  # noqa: E731
+    gradients = jax.grad(loss, (0, 1, 2))(x, jnp.zeros(3).at[2].set(padding), p)
+    finite(gradients)
+    assert not np.asarray(gradients[0])[2].any()
+    assert gradients[1][2] == 0
+
+
+@implementations
+@pytest.mark.parametrize("p", [-8.0, -1.0, 0.0, 3.0])
+@pytest.mark.parametrize("limit", lnpool.SCALE_LIMITS)
+def test_an_empty_text_has_no_gradient(limit, p, implementation):
+    mask = jnp.zeros((1, 3), bool)
+    loss = lambda x, z, p: jnp.sum(lnpool.pool(x, z, p, mask=mask, scale_limit=limit, implementation=implementation))  # noqa: E731
+    for x in jax.grad(loss, (0, 1, 2))(jnp.full((1, 3, 2), np.nan), jnp.zeros((1, 3)), p):
+        assert not np.asarray(x).any()
+
+
+# --- second derivatives and tiny exponents ---
+
+
+def _second_by_p(options, x, scores, p, implementation):
+    f = lambda p: jnp.sum(lnpool.pool(x, scores, p, implementation=implementation, **options)[0])  # noqa: E731
+    return float(jax.jit(jax.grad(jax.grad(f)))(p))
+
+
+@implementations
+@pytest.mark.parametrize("p", [3.0, 3.3, 4.7, 5.6, 7.9, 20.0])
+@pytest.mark.parametrize(
+    ("options", "u"),
+    [({"scale_limit": "relu_clip"}, np.log(1e-6)), ({"log_states": True, "log_bound": 5.0}, -4.9)],
+    ids=["relu_clip", "bound 5"],
+)
+def test_second_derivative_by_p_where_all_states_are_small(options, u, p, implementation):
+    """All states are equal: r does not depend on p, so its derivatives are 0."""
+    x = -jnp.ones((4, 2)) if "scale_limit" in options else jnp.full((4, 2), u)
+    second = _second_by_p(options, x, jnp.arange(4.0), p, implementation)
+    assert abs(second) <= 1e-4 * np.exp(u)
+
+
+@implementations
+@pytest.mark.parametrize("p", [1e-38, 1e-30, 1e-20, 1e-10, 1e-3])
+@sizes
+def test_slope_of_a_zero_state_at_tiny_exponents(features, p, implementation):
+    """r = (3/4)^(1/p) is 0 long before p is: so are its derivatives."""
+    x = wide([0.0, 1, 1, 1], features)
+    f = lambda p: jnp.sum(lnpool.pool(x, None, p, implementation=implementation)[:1])  # noqa: E731
+    assert float(jax.grad(f)(p)) == 0
+    if features == 2:
+        finite(jax.grad(jax.grad(f))(p))
+
+
+@implementations
+@pytest.mark.parametrize("p", [1e-30, 1e-25, 1e-15, -1e-20, -1e-30])
+def test_second_derivative_by_p_at_tiny_exponents(p, implementation):
+    x = np.array([[0.5], [2.0], [1.0], [1.7]], np.float32)
+    z = np.array([0.3, -1.0, 0.2, 0.9], np.float32)
+    got = _second_by_p({}, jnp.asarray(x), jnp.asarray(z), p, implementation)
+    u, keep = np.log(np.longdouble(x.T)), np.ones((1, 4), bool)
+    by_p = lambda p: (lambda s: (s.r * s.slope).item())(solve(u, np.longdouble(z[None]), np.array([p]), keep))  # noqa: E731
+    want = (by_p(np.longdouble(1e-6)) - by_p(np.longdouble(-1e-6))) / np.longdouble(2e-6)
+    np.testing.assert_allclose(got, float(want), rtol=1e-4)
+
+
+@implementations
+def test_a_feature_without_cotangent_has_no_gradient(implementation):
+    """dr/dh overflows in the other feature; 0 times it is 0."""
+    h = jnp.array([[1e-30, 7.0], [1e30, 3.0]])
+    dh = jax.grad(lambda h: lnpool.pool(h, p=0.05, implementation=implementation)[1])(h)
+    np.testing.assert_array_equal(dh[:, 0], 0)
+    finite(dh)
+
+
+# --- wide ids of packed texts ---
+
+PACKED = jnp.arange(1.0, 9).reshape(8, 1)
+OUTSIDE = {
+    "uint32": np.array([0, 0, 1, 1, 2, 2, 2**32 - 1, 2**32 - 1], np.uint32),
+    "uint32 2**31": np.array([0, 0, 1, 1, 2, 2, 2**31, 2**31], np.uint32),
+    "int64 2**32": np.array([0, 0, 1, 1, 2, 2, 2**32, 2**32 + 1], np.int64),
+    "int64 2**63": np.array([0, 0, 1, 1, 2, 2, 2**63 - 1, 2**63 - 1], np.int64),
+    "uint64": np.array([0, 0, 1, 1, 2, 2, 2**64 - 1, 2**64 - 1], np.uint64),
+    "uint8": np.array([0, 0, 1, 1, 2, 2, 254, 255], np.uint8),
+    "int32": np.array([0, 0, 1, 1, 2, 2, 3, 2**31 - 1], np.int32),
+}
+BELOW = {
+    "int64 -2**63": np.array([-(2**63), -(2**32), 0, 0, 1, 1, 2, 2], np.int64),
+    "int8": np.array([-128, -1, 0, 0, 1, 1, 2, 2], np.int8),
+}
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, *BELOW])
+@pytest.mark.parametrize("jitted", [False, True])
+def test_wide_ids_belong_to_no_text(jitted, name):
+    ids = (OUTSIDE | BELOW)[name]
+    want = [1.5, 3.5, 5.5] if name in OUTSIDE else [3.5, 5.5, 7.5]
+
+    def loss(x, ids):
+        r = lnpool.pool_packed(x, p=1.0, segment_ids=ids, num_segments=3)
+        return jnp.sum(r), r[:, 0]
+
+    run = jax.value_and_grad(loss, has_aux=True)
+    if jitted and ids.dtype.itemsize < 8:
+        (_, got), gradient = jax.jit(run)(PACKED, ids)
+    elif jitted:  # JAX itself cuts 64-bit arguments of jit to 32 bits; what is closed over stays whole
+        (_, got), gradient = jax.jit(lambda x: run(x, ids))(PACKED)
+    else:
+        (_, got), gradient = run(PACKED, ids)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    np.testing.assert_allclose(gradient[:, 0], np.where((ids >= 0) & (ids < 3), 0.5, 0), rtol=1e-6)
+
+
+# --- infinite numbers ---
+
+
+@pytest.mark.parametrize("implementation", ALL)
+@pytest.mark.parametrize("p", [1.0, 2.5, 0.3, -1.0, 0.0, np.inf])
+@pytest.mark.parametrize(
+    "form", [{}, {"log_states": True}, {"scale_limit": "abs"}, {"scale_limit": "softplus"}], ids=str
+)
+def test_an_infinite_state_gives_nan_in_its_feature_only(form, p, implementation):
+    x = jnp.array([[1.0, 2.0], [jnp.inf, 1.0], [0.5, 0.5]])
+    got = np.asarray(lnpool.pool(x, None, p, implementation=implementation, **form))
+    assert np.isnan(got[0]) == (p >= 0), "where p < 0 an infinite state has no share"
+    assert np.isfinite(got[1])
+
+
+@pytest.mark.parametrize("implementation", ALL)
+@pytest.mark.parametrize("p", [1.0, 2.5])
+def test_infinite_scores_act_as_the_largest_ones(p, implementation):
+    """-inf takes the attention away, +inf draws it all; equal ones share, so a row of nothing but -inf is uniform."""
+    x = jnp.array([[1.0], [3.0], [2.0]])
+    pool = lambda z: float(lnpool.pool(x, jnp.asarray(z, jnp.float32), p, implementation=implementation)[0])  # noqa: E731
+    even = lambda *h: float(lnpool.pool(jnp.array(h)[:, None], None, p)[0])  # noqa: E731
+    np.testing.assert_allclose(pool([0, -np.inf, 0]), even(1.0, 2.0), rtol=1e-6)
+    np.testing.assert_allclose(pool([0, np.inf, 0]), 3.0, rtol=1e-6)
+    np.testing.assert_allclose(pool([np.inf, -np.inf, np.inf]), even(1.0, 2.0), rtol=1e-6)
+    np.testing.assert_allclose(pool([-np.inf] * 3), even(1.0, 3.0, 2.0), rtol=1e-6)
+
+
+@implementations
+def test_gradients_at_infinite_scores_are_finite(implementation):
+    x = jnp.array([[1.0], [3.0], [2.0]])
+    for z in ([0, -np.inf, 0], [0, np.inf, 0], [-np.inf] * 3):
+        f = lambda x, z, p: lnpool.pool(x, z, p, implementation=implementation)[0]  # noqa: E731
+        finite(jax.grad(f, (0, 1, 2))(x, jnp.asarray(z, jnp.float32), 2.5))
+
+
+# --- transforms ---
+
+
+@pytest.mark.parametrize("transform", [jax.jacfwd, jax.hessian])
+@pytest.mark.parametrize("size", SIZES)
+def test_forward_derivatives_by_p(size, transform):
+    b, t, d = SIZES[size]
+    x = jnp.exp(jnp.sin(jnp.arange(b * t * d, dtype=jnp.float32))).reshape(b, t, d)
+    f = lambda p, name: jnp.mean(lnpool.pool(x, None, p, implementation=name))  # noqa: E731
+    got, want = (jax.jit(transform(lambda p, name=name: f(p, name)))(2.5) for name in ("xla_jvp", "reference"))
+    np.testing.assert_allclose(got, want, rtol=1e-3)
+
+
+@pytest.mark.parametrize("form", [{"log_bound": 1.0, "log_states": True}, {"scale_limit": "relu_clip"}, {}], ids=str)
+def test_vjp_of_xla_jvp_under_vmap_over_p(form):
+    """A conditional under vmap is a select, and what JAX cannot transpose must not stand in it."""
+    x = jnp.sin(jnp.arange(24.0)).reshape(3, 8, 1) / 2 + (0 if form else 1)
+    f = lambda x, p: lnpool.pool(x, None, p, implementation="xla_jvp", **form)[0]  # noqa: E731
+    got = jax.vmap(jax.grad(f, (0, 1)))(x, jnp.array([0.5, 2.0, 40.0]))
+    finite(got)

@@ -21,7 +21,7 @@ def pool(call: Call, inputs: Inputs) -> Array:
     states, scores, mask = inputs.tokens
     mask = jnp.ones_like(scores, bool) if mask is None else mask
     p = jnp.clip(inputs.p, -1e30, 1e30)
-    z = jnp.where(mask, scores, 0).astype(p.dtype)
+    z = jnp.clip(jnp.where(mask, scores, 0).astype(p.dtype), -1e30, 1e30)
     u, positive = _log_states(call, mask, states.astype(p.dtype))
     some_positive = jnp.any(mask & positive, axis=1, keepdims=True)
     some_zero = jnp.any(mask & ~positive, axis=1, keepdims=True)
@@ -41,9 +41,8 @@ def pool(call: Call, inputs: Inputs) -> Array:
     near_zero = jnp.abs(p) < _NEAR_ZERO
     p_far = jnp.where(near_zero, 1, p)
     positive, tokens = (mask & positive) | dead, mask | dead
-    log_a = z - logsumexp(
-        z, axis=1, keepdims=True, where=jnp.broadcast_to(mask | ~jnp.any(mask, axis=1, keepdims=True), z.shape)
-    )
+    of_text = jnp.broadcast_to(mask | ~jnp.any(mask, axis=1, keepdims=True), z.shape)
+    log_a = z - logsumexp(z, axis=1, keepdims=True, where=of_text)
     if call.sharpen:
         log_r = log_norm(log_a + u, positive) - log_norm(log_a, tokens)
     else:

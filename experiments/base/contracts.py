@@ -103,7 +103,11 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Pooler(Protocol):
-    """States to one vector; masked states may hold anything, even NaN. A pooler with an exponent has it as `p`."""
+    """States to one vector; masked states may hold anything, even NaN.
+
+    A pooler with an exponent has it as `p`. One with attention has `detached`, whether that is a constant of every
+    derivative. One whose tokens weigh in several ways has `weights(states, mask)`: arrays [B T] or [B T H] by name.
+    """
 
     Options: ClassVar[type]
     features: int
@@ -237,12 +241,43 @@ class Objective(Protocol):
         """Return what the metrics of a batch are computed from."""
         ...
 
+    def weights(self, outputs: Outputs) -> Outputs:
+        """Return what each token weighs in the pooling, by name: arrays [B T] or [B T H], 0 at padding."""
+        ...
+
     def predict(self, outputs: Outputs) -> Any:
         """Return the predictions as a pytree of arrays [B ...]."""
         ...
 
     def records(self, predictions: Any, codec: Any) -> list[dict[str, Any]]:
         """Return one readable record an example from predictions on the host: `{"label": "plant", ...}`."""
+        ...
+
+
+class Findings(NamedTuple):
+    """What an analysis has found."""
+
+    table: list[dict[str, Any]]
+    """What is printed: rows with the same columns, texts and numbers."""
+    summary: dict[str, Any]
+    """Facts about the whole: how many examples were used and how many were left out."""
+    examples: list[dict[str, Any]]
+    """What the table was computed from, example by example, as values that JSON can hold."""
+
+
+@runtime_checkable
+class Analysis(Protocol):
+    """A question to a trained model, which it answers without training it."""
+
+    Options: ClassVar[type]
+
+    def __init__(self, options: Any): ...
+
+    def __call__(self, trained: Any, examples: Iterable[Any]) -> Findings:
+        """Return the findings on a finished run (`experiments.run.trained.Trained`) and examples with their targets.
+
+        Examples are taken as they are needed, so that whoever gives them can show progress.
+        """
         ...
 
 

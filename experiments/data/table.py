@@ -1,9 +1,11 @@
 """The user's own file: CSV, TSV or JSON lines with a column of texts and one of classes, tags or numbers."""
 
 import io
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,6 +18,7 @@ TEXT_NAMES = ("text", "sentence", "review", "content", "body", "document", "mess
 LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "rating", "stars", "score", "topic", "y")
 SPLIT_NAMES = ("split", "fold", "subset", "partition")
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 MOST_CLASSES = 100
 MOST_TAGS = 1000
 BETWEEN_TAGS = "|"
@@ -32,7 +35,7 @@ class Table(NamedTuple):
     """How many rows were skipped and how many bytes were no UTF-8."""
 
 
-class _BadRowError(Exception):
+class BadRowError(Exception):
     """Why a row cannot be used."""
 
 
@@ -56,16 +59,17 @@ def read(
     if path is None:
         raise DataError("no file is given: --task file --path reviews.csv")
     content, replaced = _decode(path, megabytes)
-    rows = (_json_rows if path.suffix in (".jsonl", ".ndjson", ".json") else _csv_rows)(content, path)
+    lines = io.StringIO(content, newline="\n")
+    rows = json_rows(lines) if path.suffix in JSON_ENDINGS else csv_rows(lines, path, max(len(content), 1))
     place, names = next(rows, (0, []))
-    if isinstance(names, _BadRowError):
+    if isinstance(names, BadRowError):
         raise DataError(f"{path.name}, row {place}: {names}")
     columns = _columns(path, names, text, label, split) if names else ("", "", "")
     examples, bad = [], []
     for number, row in rows:
         try:
             examples.append(_example(row, *columns, _TARGETS[targets]))
-        except _BadRowError as error:
+        except BadRowError as error:
             bad.append(f"{path.name}, row {number}: {error}")
             if not skip:
                 raise DataError(bad[0]) from None
@@ -96,61 +100,63 @@ def _decode(path: Path, megabytes: int) -> tuple[str, int]:
     return text, text.count("\ufffd") - content.count("\ufffd".encode())
 
 
-def _csv_rows(content: str, path: Path) -> Rows:
-    """Yield the rows of a table; the header is row 1."""
-    header_line = content.partition("\n")[0]
+def csv_rows(lines: Iterable[str], path: Path, longest: int = files.LONGEST_LINE) -> Rows:
+    """Yield the rows of a table, no field of which has more than `longest` characters; the header is row 1."""
+    lines = iter(lines)
+    header_line = next(lines, "")
     tabs = path.suffix in (".tsv", ".tab") or header_line.count("\t") > header_line.count(",")
-    source = io.StringIO(content, newline="")
+    source = itertools.chain([header_line] if header_line else [], lines)
     header: list[str] = []
-    for number, row in files.rows(
-        source, path.name, delimiter="\t" if tabs else ",", strict=True, longest=max(len(content), 1)
-    ):
+    for number, row in files.rows(source, path.name, delimiter="\t" if tabs else ",", strict=True, longest=longest):
         if number == 1:
             header = [name.strip() for name in row]
             yield number, header
         elif len(row) == len(header):
             yield number, dict(zip(header, row, strict=True))
         elif row:
-            yield number, _BadRowError(f"found {len(row)} columns, expected {len(header)} ({', '.join(header)}).")
+            yield number, BadRowError(f"found {len(row)} columns, expected {len(header)} ({', '.join(header)}).")
 
 
-def _json_rows(content: str, path: Path) -> Rows:
+def json_rows(lines: Iterable[str]) -> Rows:
     """Yield the objects that stand one a line; the first one names the columns."""
     named = False
-    for number, line in enumerate(content.split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             row = _object(line)
             if not named:
-                yield number, row if isinstance(row, _BadRowError) else list(row)
+                yield number, row if isinstance(row, BadRowError) else list(row)
                 named = True
             yield number, row
 
 
-def _object(line: str) -> dict[str, Any] | _BadRowError:
+def _object(line: str) -> dict[str, Any] | BadRowError:
     try:
         row = json.loads(line, object_pairs_hook=_once)
-    except _BadRowError as error:
+    except BadRowError as error:
         return error
     except NO_JSON as error:
-        return _BadRowError(f"expected one JSON object a line: {getattr(error, 'msg', error)}.")
-    return row if isinstance(row, dict) else _BadRowError("expected a JSON object.")
+        return BadRowError(f"expected one JSON object a line: {getattr(error, 'msg', error)}.")
+    return row if isinstance(row, dict) else BadRowError("expected a JSON object.")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object whose names are all different; of equal ones Python would keep the last."""
     if len(values := dict(pairs)) < len(pairs):
         names = [name for name, _ in pairs]
-        raise _BadRowError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands there twice.")
+        raise BadRowError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands there twice.")
     return values
+
+
+def find_column(file: str, names: list[str], kind: str, given: str, known: tuple[str, ...]) -> str:
+    """Return the column that is given, or the first one of a known name; "" where there is none."""
+    if given and given not in names:
+        raise DataError(f"{file} has no column {given!r} for the {kind}: it has {', '.join(names)}.")
+    return given or next((name for word in known for name in names if name.lower() == word), "")
 
 
 def _columns(path: Path, names: list[str], text: str, label: str, split: str) -> tuple[str, str, str]:
     """Return the columns of text, class and split ("" when there is none)."""
-
-    def find(kind: str, given: str, known: tuple[str, ...]) -> str:
-        if given and given not in names:
-            raise DataError(f"{path.name} has no column {given!r} for the {kind}: it has {', '.join(names)}.")
-        return given or next((name for word in known for name in names if name.lower() == word), "")
+    find = partial(find_column, path.name, names)
 
     found = {"text": find("text", text, TEXT_NAMES), "label": find("label", label, LABEL_NAMES)}
     for kind, other in (("text", "label"), ("label", "text")):
@@ -168,7 +174,7 @@ def _columns(path: Path, names: list[str], text: str, label: str, split: str) ->
 
 def _class(value: str, column: str) -> str:
     if not value:
-        raise _BadRowError(f"the label is missing (column {column!r}).")
+        raise BadRowError(f"the label is missing (column {column!r}).")
     return value
 
 
@@ -183,7 +189,7 @@ def _number(value: str, column: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise _BadRowError(f"column {column!r} holds {value!r}, expected a number.")
+        raise BadRowError(f"column {column!r} holds {value!r}, expected a number.")
     return number
 
 
@@ -192,25 +198,25 @@ _TARGETS: dict[str, Callable[[str, str], Any]] = {"class": _class, "tags": _tags
 
 def _example(row: Any, text: str, label: str, split: str, target_of: Callable[[str, str], Any]) -> Example:
     """Return the example of a row, or raise."""
-    if isinstance(row, _BadRowError):
+    if isinstance(row, BadRowError):
         raise row
     values = {name: _text_of(row, name) for name in (text, label, split) if name}
     if any("\ud800" <= character <= "\udfff" for character in "".join(values.values())):
-        raise _BadRowError("half of a character (an escape of \\ud800 to \\udfff without its other half).")
+        raise BadRowError("half of a character (an escape of \\ud800 to \\udfff without its other half).")
     target = target_of(values[label], label)
     if not values[text]:
-        raise _BadRowError(f"the text is missing (column {text!r}).")
+        raise BadRowError(f"the text is missing (column {text!r}).")
     if not split:
         return Example(values[text], target, split_by_hash(values[text]))
     if values[split].lower() not in SPLITS:
-        raise _BadRowError(f"column {split!r} holds {values[split]!r}, expected one of {', '.join(SPLITS)}.")
+        raise BadRowError(f"column {split!r} holds {values[split]!r}, expected one of {', '.join(SPLITS)}.")
     return Example(values[text], target, SPLITS[values[split].lower()])
 
 
 def _text_of(row: dict[str, Any], name: str) -> str:
     value = row.get(name)
     if isinstance(value, list | dict):
-        raise _BadRowError(f"column {name!r} holds a JSON {type(value).__name__}, expected text or a number.")
+        raise BadRowError(f"column {name!r} holds a JSON {type(value).__name__}, expected text or a number.")
     return "" if value is None else str(value).strip()
 
 

@@ -94,11 +94,20 @@ class TextCodec:
         return Corpus(encoded, targets, widths, self.options.batch_size, self.options.sentence_shape)
 
     def encode(self, records: Iterable[str]) -> Iterator[TextBatch]:
-        """Yield the texts, in their order, as batches of one shape; the last one is filled with rows of weight 0."""
-        texts = iter(records)
+        """Yield the texts, in their order, as batches of few shapes; the last one is filled with rows of weight 0.
+
+        A batch is as wide as the smallest of `max_len`, its half, quarter and eighth that holds its texts.
+        """
+        texts, widths = iter(records), [max(self.options.max_len >> halvings, 1) for halvings in (3, 2, 1, 0)]
         while some := list(islice(texts, self.options.batch_size)):
             words = [self.options.words_of(text) for text in some]
-            yield from self.corpus(words, np.zeros(len(some), np.int32), [self.options.max_len]).in_order()
+            longest = max(sum(map(len, sentences)) for sentences in words)
+            width = next((width for width in widths if width >= longest), widths[-1])
+            yield from self.corpus(words, np.zeros(len(some), np.int32), [width]).in_order()
+
+    def words(self, text: str) -> list[str]:
+        """Return the words of a text that a model reads: those after the first `max_len` are cut."""
+        return [word for sentence in self.options.words_of(text) for word in sentence][: self.options.max_len]
 
     def to_json(self) -> dict[str, Any]:
         """Return words and targets."""

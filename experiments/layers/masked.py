@@ -1,4 +1,4 @@
-"""Dropout, and sums over the real tokens of a text."""
+"""Dropout, and sums and weights over the real tokens of a text."""
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,11 @@ def dropout(x: Float[Array, "*S"], rate: float, rngs: nnx.Rngs | None) -> Float[
         return x
     keep = jax.random.bernoulli(rngs.dropout(), 1 - rate, x.shape)
     return jnp.where(keep, x / (1 - rate), 0)
+
+
+def detach(weights: Float[Array, "*S"], detached: bool) -> Float[Array, "*S"]:
+    """Return the weights, as constants of every derivative where they are to be `detached`."""
+    return jax.lax.stop_gradient(weights) if detached else weights
 
 
 def zero_padding(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T D"]:

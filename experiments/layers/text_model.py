@@ -26,6 +26,10 @@ class Model(nnx.Module):
         """Log nothing beside the loss terms and the metrics."""
         return {}
 
+    def weights(self, outputs: Outputs) -> Outputs:
+        """Return the attention, where there is one."""
+        return {name: outputs[name] for name in ("attention",) if name in outputs}
+
 
 class TextModel(Model):
     """One encoder and one pooler; the mask goes with the tokens to the encoder, and one comes with the states.
@@ -42,6 +46,12 @@ class TextModel(Model):
     def p(self) -> Any:
         """The exponent of the pooler; None where it has none."""
         return getattr(self.pooler, "p", None)
+
+    def weights(self, outputs: Outputs) -> Outputs:
+        """Return what the pooler says of the tokens; its attention where it says nothing."""
+        if hasattr(self.pooler, "weights"):
+            return self.pooler.weights(outputs["states"], outputs["mask"])
+        return super().weights(outputs)
 
     def read(self, batch: Batch, rngs: nnx.Rngs | None) -> dict[str, Array]:
         """Return `states` and their `mask`, `pooled` and the arrays of the pooler, as `attention`."""

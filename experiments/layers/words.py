@@ -49,8 +49,15 @@ class Frozen(nnx.Variable):
     """Numbers that are part of a model and of its file, and that no training changes."""
 
 
+class Scale(nnx.Variable):
+    """Factors [B T] before the vectors of the words of a batch: with respect to them an analysis takes derivatives."""
+
+
 class WordEmbedding(nnx.Module):
     """A vector a word. Training replaces some words by the unknown word, which so learns what an unseen word means."""
+
+    scale: Scale | None = None
+    """Factors before the word vectors; an analysis sets them."""
 
     def __init__(self, options: VectorOptions, vocabulary_size: int, *, rngs: nnx.Rngs):
         self.features: int = getattr(options, options.size_option)
@@ -73,4 +80,5 @@ class WordEmbedding(nnx.Module):
         if rngs is not None and self.word_dropout > 0:
             hide = jax.random.bernoulli(rngs.dropout(), self.word_dropout, tokens.shape)
             tokens = jnp.where(hide, UNKNOWN, tokens)
-        return jnp.take(self.table.embedding[...], tokens, axis=0)  # nnx.Embed would return its first dtype always
+        vectors = jnp.take(self.table.embedding[...], tokens, axis=0)  # nnx.Embed would return its first dtype always
+        return vectors if self.scale is None else vectors * self.scale[...].reshape(*tokens.shape, 1)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
-from experiments.layers.masked import masked_softmax, zero_padding
+from experiments.layers.masked import detach, masked_softmax, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Attention(nnx.Module):
     """r = sum_i a_i h_i with a = softmax(v . tanh(W h_i + b)); a text without tokens gives 0."""
 
     Options: ClassVar[type] = AttentionOptions
+    detached: bool = False
+    """Whether the attention is a constant of every derivative; an analysis sets it."""
 
     def __init__(self, options: AttentionOptions, features: int, *, rngs: nnx.Rngs):
         self.project = nnx.Linear(features, options.hidden, rngs=rngs)
@@ -34,5 +36,5 @@ class Attention(nnx.Module):
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the weighted mean and its weights."""
         states = zero_padding(states, mask)
-        weights = masked_softmax(self.query(jnp.tanh(self.project(states)))[..., 0], mask)
+        weights = detach(masked_softmax(self.query(jnp.tanh(self.project(states)))[..., 0], mask), self.detached)
         return jnp.einsum("bt,btd->bd", weights, states), {"attention": weights}

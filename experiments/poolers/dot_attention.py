@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from experiments.base.contracts import Outputs
-from experiments.layers.masked import masked_softmax, zero_padding
+from experiments.layers.masked import detach, masked_softmax, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,8 @@ class DotAttention(nnx.Module):
     """r = sum_i a_i h_i with a = softmax(q . h_i / sqrt(D)); a text without tokens gives 0."""
 
     Options: ClassVar[type] = DotAttentionOptions
+    detached: bool = False
+    """Whether the attention is a constant of every derivative; an analysis sets it."""
 
     def __init__(self, options: DotAttentionOptions, features: int, *, rngs: nnx.Rngs):
         self.query = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (features,)))
@@ -29,5 +31,5 @@ class DotAttention(nnx.Module):
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the weighted mean and its weights."""
         states = zero_padding(states, mask)
-        weights = masked_softmax(states @ self.query[...] / jnp.sqrt(self.features), mask)
+        weights = detach(masked_softmax(states @ self.query[...] / jnp.sqrt(self.features), mask), self.detached)
         return jnp.einsum("bt,btd->bd", weights, states), {"attention": weights}

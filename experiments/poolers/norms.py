@@ -16,7 +16,7 @@ import lnpool
 import lnpool.nn
 from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
-from experiments.layers.masked import masked_softmax
+from experiments.layers.masked import detach, masked_softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,9 @@ class NormOptions:
 class Norm(nnx.Module):
     """A pooler around a `LearnedNormPool` that is made from its options; a text without tokens gives 0."""
 
+    detached: bool = False
+    """Whether the attention is a constant of every derivative; an analysis sets it."""
+
     def __init__(self, options: NormOptions, features: int, *, rngs: nnx.Rngs, **more: Any):
         chosen = dataclasses.asdict(options) | more
         self.centre, self.scale_limit = chosen.pop("centre"), options.scale_limit
@@ -47,11 +50,35 @@ class Norm(nnx.Module):
         """The exponent: one number, or one a head or a feature."""
         return self.pool.p
 
+    def scores(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T *H"] | None:
+        """Return the scores z of the tokens; None where all weigh the same."""
+        return None if self.pool.scorer is None else self.pool.scorer(states, mask=mask)
+
+    def weights(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Outputs:
+        """Return `attention` softmax(z), `effective` softmax(p z) and `contribution` [B T D], the share in the result.
+
+        The first two are absent where all tokens weigh the same.
+        """
+        scores = self.scores(states, mask)
+        shares = lnpool.contributions(
+            states, scores, self.p, mask=mask, scale_limit=self.scale_limit, sharpen=self.pool.sharpen
+        )
+        if scores is None:
+            return {"contribution": shares}
+        _, effective = self.pool(states, mask=mask, scores=scores, return_weights=True)
+        return {
+            "attention": lnpool.attention_weights(scores, mask=mask),
+            "effective": effective,
+            "contribution": shares,
+        }
+
     def mean(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T *H"]]:
         """Return the power mean of the limited states, and the attention."""
-        pooled, attention = self.pool(states, mask=mask, return_weights=True)
+        scores = self.scores(states, mask)
+        scores = None if scores is None else detach(scores, self.detached)
+        pooled, attention = self.pool(states, mask=mask, scores=scores, return_weights=True)
         return pooled, attention
 
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
@@ -124,13 +151,17 @@ class NaiveNorm(Norm):
         super().__init__(options, features, rngs=rngs, score=None)
         self.scorer = lnpool.nn.AttentionScores(features, rngs=rngs)
 
+    def scores(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T"]:
+        """Return the scores z of the tokens."""
+        return self.scorer(states, mask=mask)
+
     def mean(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T"]]:
         """Return the power mean of the limited states, and the attention."""
         some = mask.any(axis=1, keepdims=True)
         states = jnp.where(mask[..., None], states, 1)  # padding has weight 0; its powers must have derivatives
-        attention = masked_softmax(self.scorer(states, mask=mask), mask)
+        attention = detach(masked_softmax(self.scores(states, mask), mask), self.detached)
         a, p = jnp.where(some, attention, 1)[..., None], self.pool.p
         h = jnp.exp(lnpool.scale_limit(states, self.scale_limit))
         pooled = (jnp.sum((a * h) ** p, axis=1) / jnp.sum(a**p, axis=1)) ** (1 / p)

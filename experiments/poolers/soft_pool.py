@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
-from experiments.layers.masked import masked_softmax, zero_padding
+from experiments.layers.masked import detach, masked_softmax, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,8 @@ class SoftPool(nnx.Module):
     """r = sum_i a_i h_i with a = softmax(t h_i), feature by feature; a text without tokens gives 0."""
 
     Options: ClassVar[type] = SoftPoolOptions
+    detached: bool = False
+    """Whether the attention is a constant of every derivative; an analysis sets it."""
 
     def __init__(self, options: SoftPoolOptions, features: int, *, rngs: nnx.Rngs):
         shape = (features,) if options.per == "feature" else ()
@@ -36,5 +38,5 @@ class SoftPool(nnx.Module):
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the weighted mean, and the weights of every feature."""
         states = zero_padding(states, mask)
-        weights = masked_softmax(self.sharpness[...] * states, mask)
+        weights = detach(masked_softmax(self.sharpness[...] * states, mask), self.detached)
         return (weights * states).sum(axis=1), {"attention": weights, "sharpness": self.sharpness[...]}

@@ -28,19 +28,24 @@ class Trained(NamedTuple):
 
     def outputs(self, records: Iterable[Any]) -> Iterator[tuple[Batch, Outputs]]:
         """Yield the batches of records, as texts, and what the objective computes of each, without noise."""
-        run = jax.jit(partial(_outputs, nnx.graphdef(self.objective)))
-        state = nnx.state(self.objective)
+        graph, state = nnx.split(self.objective)
         for batch in self.codec.encode(records):
-            yield batch, run(state, batch)
+            yield batch, _outputs(graph, state, batch)
 
     def predict(self, records: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """Yield one readable prediction a record, in their order: `{"label": "plant", "probability": 0.93}`."""
-        for batch, outputs in self.outputs(records):
-            predictions = jax.device_get(self.objective.predict(outputs))
-            real = int(batch.weights.sum())
-            yield from self.objective.records(jax.tree.map(operator.itemgetter(slice(real)), predictions), self.codec)
+        if isinstance(records, str | bytes):
+            raise TypeError("predict takes texts, not one text: give a list, as predict([text]).")
+        return (record for batch, outputs in self.outputs(records) for record in self.readable(batch, outputs))
+
+    def readable(self, batch: Batch, outputs: Outputs) -> list[dict[str, Any]]:
+        """Return the predictions of a batch of `outputs`, one readable record a text."""
+        predictions = jax.device_get(self.objective.predict(outputs))
+        real = operator.itemgetter(slice(int(batch.weights.sum())))
+        return self.objective.records(jax.tree.map(real, predictions), self.codec)
 
 
+@partial(jax.jit, static_argnums=0)
 def _outputs(graph: Any, state: nnx.State, batch: Batch) -> Outputs:
     return nnx.merge(graph, state)(batch)
 

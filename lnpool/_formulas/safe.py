@@ -33,9 +33,9 @@ def sign_of(p: Array) -> Array:
     return jnp.where(p >= 0, 1, -1).astype(p.dtype)
 
 
-def finite(p: Array) -> Array:
-    """The exponent with +-inf replaced by a number that acts as one."""
-    return jnp.clip(p, -INFINITE, INFINITE)
+def finite(x: Array) -> Array:
+    """An exponent or scores with +-inf replaced by a number that acts as one; infinite scores are then equal."""
+    return jnp.clip(x, -INFINITE, INFINITE)
 
 
 def log_ratio(is_linear: bool, states: Array, zero: Array, reference: Array) -> Array:

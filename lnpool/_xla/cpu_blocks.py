@@ -80,12 +80,16 @@ def _in_blocks(
 
     def block(start: Array) -> Parts:
         # The starts of slices and updates are clamped alike, so the last block computes some tokens again.
+        def bits(x: Array) -> Array:
+            # The barrier keeps XLA from taking the bits of the whole array out of the loop, which is a copy.
+            return _as_bits(lax.optimization_barrier((x, start))[0] if x.dtype.itemsize == 2 else x)
+
         def cut(x: Array) -> Array:
-            return _from_bits(lax.dynamic_slice_in_dim(_as_bits(x), start, size, axis=1), x.dtype)
+            return _from_bits(lax.dynamic_slice_in_dim(bits(x), start, size, axis=1), x.dtype)
 
         some: Block = jax.tree.map(cut, tokens if source is None else tokens._replace(states=tokens.scores))
         if source is not None:
-            some = some._replace(states=_from_bits(_as_bits(tokens.states)[0, cut(source)], tokens.states.dtype))
+            some = some._replace(states=_from_bits(bits(tokens.states)[0, cut(source)], tokens.states.dtype))
         each, sums, maxima = compute(some)
         is_new = None if count % size == 0 else jnp.minimum(start, count - size) + jnp.arange(size) >= start
         sums = jax.tree.map(functools.partial(_sum, is_new, by_product), sums)
@@ -145,6 +149,7 @@ def _block_tokens(tokens: Block, intermediates: int) -> int | None:
     if _compat.is_cut(tokens.scores, 1):
         return None
     rows, count, *features = shape
-    most = min(math.prod(shape) // (_BLOCKS * intermediates), _MAX_SIZE)
+    in_float32 = math.prod(shape) * min(tokens.states.dtype.itemsize, 4) // 4  # what is computed of a block is
+    most = min(in_float32 // (_BLOCKS * intermediates), _MAX_SIZE)
     size = max(1, most // max(rows * math.prod(features), 1))
     return math.ceil(count / math.ceil(count / size))

@@ -55,6 +55,28 @@ class Texts(NamedTuple):
         return SCALE_LIMITS[self.call.scale_limit].log_states(raw) if self.call.scale_limit else raw
 
 
+class Pooled(NamedTuple):
+    """What a form knows of every text [S 1 *H K]."""
+
+    rho: Array  # log(r/reference)
+    vanishes: Array  # whether r = 0 for want of a positive state, or for p <= 0 and a zero
+    slope: Array  # d log r / d p
+    reference: Array
+    y_reference: Array
+    log_w: Array
+    single: Array  # whether the single pass was accurate; False from the exact form
+
+    def residuals(self, call: Call) -> Residuals:
+        """The result, and what the backward pass keeps."""
+        value = single_pass.pooled(call.is_linear, self.reference, self.rho, call.log_output)
+        value = jnp.where(self.vanishes, -jnp.inf if call.log_output else 0, value)
+        gain = jnp.where(self.vanishes, 0, jnp.ones_like(value) if call.log_output else value)
+        # A slope beyond float range belongs to an r that is too small for one: their product is 0.
+        slope = jnp.where(self.vanishes | ((gain == 0) & jnp.isinf(self.slope)), 0, self.slope)
+        known = (value, gain, slope, self.rho, self.reference, self.y_reference, self.log_w, self.single)
+        return Residuals(*jnp.broadcast_arrays(*known))
+
+
 def texts_of(call: Call, inputs: Inputs, attention: Attention) -> Texts:
     """The batch with its attention."""
     log_v = log_weights(call, inputs, attention)
@@ -104,7 +126,7 @@ def _silent_d(texts: Texts, block: Block, reference: Array) -> Array:
     return single_pass.silent_log_ratio(call.is_linear, states, reference)
 
 
-def single(texts: Texts, want_slope: bool) -> Residuals:
+def single(texts: Texts, want_slope: bool) -> Pooled:
     """The single pass, and in ``single`` where it was accurate."""
     call, p, attention = texts.call, texts.p, texts.attention
     fits = single_pass.in_range(p)
@@ -138,7 +160,7 @@ def single(texts: Texts, want_slope: bool) -> Residuals:
         e = jnp.where(accurate & ~nothing, parts.sums[1], 0)
         slope = jnp.where(equal | nothing, 0, single_pass.slope(p, w, e, rho, attention.mean_z, call.sharpen))
     y_reference = jnp.where(nothing, -jnp.inf, jnp.zeros_like(rho))
-    return _residuals(call, reference, rho, nothing, slope, y_reference, jnp.log(w) + attention.log_z, accurate)
+    return Pooled(rho, nothing, slope, reference, y_reference, jnp.log(w) + attention.log_z, accurate)
 
 
 def _if_any(needed: Array, run: Callable[[], Parts]) -> Parts:
@@ -146,18 +168,6 @@ def _if_any(needed: Array, run: Callable[[], Parts]) -> Parts:
     like = jax.eval_shape(run)
     zeros = functools.partial(jax.tree.map, lambda x: _compat.new(x, x.shape, 0), like)
     return lax.cond(jnp.any(needed), run, zeros)
-
-
-def _residuals(
-    call: Call, reference: Array, rho: Array, vanishes: Array, slope: Array, y_reference: Array, log_w: Array, by: Array
-) -> Residuals:
-    value = single_pass.pooled(call.is_linear, reference, rho, call.log_output)
-    value = jnp.where(vanishes, -jnp.inf if call.log_output else 0, value)
-    gain = jnp.where(vanishes, 0, jnp.ones_like(value) if call.log_output else value)
-    # A slope beyond float range belongs to an r that is too small for one: their product is 0.
-    slope = jnp.where(vanishes | ((gain == 0) & jnp.isinf(slope)), 0, slope)
-    wide = (value, gain, slope, rho, reference, y_reference, log_w, by)
-    return Residuals(*jnp.broadcast_arrays(*wide))
 
 
 def single_partials(texts: Texts, block: Block, of: Residuals, offset: Array, log_z: Array) -> tuple[Array, Array]:
@@ -238,7 +248,7 @@ def exponents_of_w(texts: Texts, p: Array, of: Elements, y_reference: Array) -> 
     return exact.relative(scale, y, y_reference)
 
 
-def exact_form(texts: Texts, want_slope: bool) -> Residuals:
+def exact_form(texts: Texts, want_slope: bool) -> Pooled:
     """The exact form; two passes find the references, one sums, and one more takes the slope."""
     call, p, attention = texts.call, finite(texts.p), texts.attention
     reference, y_reference = _exact_references(texts, p)
@@ -255,7 +265,7 @@ def exact_form(texts: Texts, want_slope: bool) -> Residuals:
     rho, vanishes = exact.log_mean(p, mean, log_w, attention.log_z, y_reference, call.sharpen)
     slope = _exact_slope(texts, p, reference, y_reference, log_w, rho) if want_slope else rho
     slope = jnp.where(jnp.isinf(texts.p), 0, slope)
-    return _residuals(call, reference, rho, vanishes, slope, y_reference, log_w, jnp.zeros_like(vanishes))
+    return Pooled(rho, vanishes, slope, reference, y_reference, log_w, jnp.zeros_like(vanishes))
 
 
 def _shares(texts: Texts, p: Array, of: Elements, y_reference: Array, log_w: Array, rho: Array) -> exact.Shares:

@@ -22,9 +22,9 @@ def contributions(call: Call, inputs: Inputs) -> Array:
     """w [B T *H K], the share of each token in the sum; where r = 0, the weights of the zero states that made it so."""
     p, mask, attention = finite(inputs.p), inputs.tokens.mask, attend(call, inputs)
     texts = texts_of(call, inputs, attention)
-    residuals = exact_form(texts, want_slope=False)
-    tokens = elements(texts, texts.tokens, residuals.reference, attention.offset, attention.log_z)
-    w = jnp.exp(exponents_of_w(texts, p, tokens, residuals.y_reference) - residuals.log_w)
+    pooled = exact_form(texts, want_slope=False)
+    tokens = elements(texts, texts.tokens, pooled.reference, attention.offset, attention.log_z)
+    w = jnp.exp(exponents_of_w(texts, p, tokens, pooled.y_reference) - pooled.log_w)
     of_zeros = exact.shares_of_zeros(tokens.zero, tokens.log_v, mask)
     of_zeros = of_zeros / at_least(texts.meeting.total(of_zeros), float(jnp.finfo(of_zeros.dtype).tiny))
-    return select(mask, jnp.where(residuals.value == 0, of_zeros, jnp.where(tokens.zero, 0, w)), 0)
+    return select(mask, jnp.where(pooled.vanishes, of_zeros, jnp.where(tokens.zero, 0, w)), 0)

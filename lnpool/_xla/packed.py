@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from lnpool._types import Packing
 
-_LARGEST, _SMALLEST = 256, 8  # tokens of a piece
+_LARGEST, _MIDDLING, _SMALLEST = 256, 32, 8  # tokens of a piece
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -48,7 +48,9 @@ def cut(segment_ids: Array, num_segments: int) -> Packing:
 
 
 def _size(tokens: int, num_segments: int) -> int:
-    """Tokens of a piece: a power of two near half of the mean length."""
+    """Tokens of a piece: a power of two near half of the mean length, or a middling one for a symbolic N."""
+    if not isinstance(tokens, int):
+        return _MIDDLING
     size = _SMALLEST
     while size < _LARGEST and 2 * size * num_segments < tokens:
         size *= 2

@@ -21,7 +21,7 @@ from lnpool._types import Attention, Call, Inputs, Residuals, Tokens
 from lnpool._xla import packed
 from lnpool._xla.attend import attend
 from lnpool._xla.cpu_blocks import Block, Parts, over_tokens
-from lnpool._xla.forms import Texts, exact_form, exact_partials, single, single_partials, texts_of
+from lnpool._xla.forms import Pooled, Texts, exact_form, exact_partials, single, single_partials, texts_of
 from lnpool._xla.reduce import Meeting
 
 Saved: TypeAlias = tuple[Attention, Residuals]
@@ -30,14 +30,14 @@ Saved: TypeAlias = tuple[Attention, Residuals]
 def _pooled(call: Call, inputs: Inputs, want_slope: bool) -> Saved:
     attention = attend(call, inputs)
     texts = texts_of(call, inputs, attention)
-    fast = single(texts, want_slope)
+    fast = Pooled(*jnp.broadcast_arrays(*single(texts, want_slope)))
 
-    def with_exact() -> Residuals:
+    def with_exact() -> Pooled:
         slow = exact_form(texts, want_slope)
-        return jax.tree.map(lambda x, y: jnp.where(fast.single, x, y), fast, slow)
+        return jax.tree.map(functools.partial(jnp.where, fast.single), fast, slow)._replace(single=fast.single)
 
-    residuals = lax.cond(jnp.all(fast.single), lambda: fast, with_exact)
-    return attention, Meeting(None, call.axis_name).on_all_devices(residuals)
+    pooled = lax.cond(jnp.all(fast.single), lambda: fast, with_exact)
+    return attention, Meeting(None, call.axis_name).on_all_devices(pooled.residuals(call))
 
 
 def value(call: Call, inputs: Inputs) -> Array:

@@ -236,13 +236,18 @@ def test_formats_hold_the_same_numbers(sweep_folder, capsys):
     assert text.count(r"\\") == 13
 
 
+def against_baseline(folders):
+    rows = records.rows(records.collect(folders))
+    return tables.against_baseline(rows, [row for row in rows if row.is_baseline])
+
+
 def test_the_linear_baseline_meets_the_row_that_validation_prefers(sweep_folder, tmp_path):
     linear = tmp_path / "linear"
     linear.mkdir()
     facts = {"task": "trec", "encoder": "tf-idf", "pooler": "linear", "seed": 0, "p": None, "parameters": 3}
     facts |= {"test": {"accuracy": 0.9, "macro_f1": 0.9}, "validation": {"accuracy": 0.5}, "seconds": {"total": 1.0}}
     (linear / "summary.json").write_text(json.dumps(facts))
-    (row,) = tables.against_linear(records.rows(records.collect([sweep_folder, linear]))).rows
+    (row,) = against_baseline([sweep_folder, linear]).rows
     assert row[:4] == ("trec", 0.9, "bag", "learned_norm")
     assert row[-1] == pytest.approx(0.828 - 0.9)
 
@@ -257,7 +262,7 @@ def test_the_linear_baseline_is_compared_on_the_same_folds(tmp_path):
         facts = {"task": "mr", "encoder": "tf-idf", "pooler": "linear", "seed": 0, "fold": fold, "p": None}
         facts |= {"test": {"accuracy": 0.75 + fold / 20, "macro_f1": 0.9}, "seconds": {"total": 1.0}}
         (tmp_path / f"linear-{fold}" / "summary.json").write_text(json.dumps(facts))
-    (row,) = tables.against_linear(records.rows(records.collect([tmp_path]))).rows
+    (row,) = against_baseline([tmp_path]).rows
     assert row[1] == pytest.approx(0.8)
     assert row[4].mean == pytest.approx(0.7)
     assert row[5] == pytest.approx(-0.1)

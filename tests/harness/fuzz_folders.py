@@ -203,3 +203,8 @@ def line_gone(folder: Path, draw: random.Random) -> str:
     lines[at : at + 1] = draw.choice([[], [lines[at]] * 2])
     (folder / name).write_text("".join(lines))
     return name
+
+
+def prepare() -> None:
+    """Train the specimens and read them once, so that no case waits for it."""
+    expected()

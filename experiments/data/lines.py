@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from experiments.base import files
 from experiments.base.errors import DataError
-from experiments.data.table import JSON_ENDINGS, TEXT_NAMES, BadRowError, csv_rows, find_column, json_rows
+from experiments.data.text_files import JSON_ENDINGS, TEXT_NAMES, BadRowError, csv_rows, find_column, json_rows
 
 CSV_ENDINGS = (".csv", ".tsv", ".tab")
 

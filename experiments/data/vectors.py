@@ -14,7 +14,7 @@ from experiments.base.errors import DataError
 from experiments.base.files import lines, opened, unpacked
 from experiments.data.archives import names, streams
 from experiments.data.fetch import locate
-from experiments.data.tables import TABLES, Entries, Vector, parsed
+from experiments.data.vector_tables import TABLES, Entries, Vector, parsed
 
 MOST = 2**34
 """Bytes that a file of vectors may hold; none but a line of it is held in memory."""

@@ -45,6 +45,11 @@ class Measure(NamedTuple):
         return self.label[0].upper() + self.label[1:]
 
     @property
+    def average(self) -> str:
+        """What the mean of values is called."""
+        return self.label if self.label.startswith("mean ") else f"mean {self.label}"
+
+    @property
     def axis(self) -> str:
         """The label of an axis."""
         return f"test {self.label} (%)" if self.is_share else f"test {self.label}"

@@ -21,7 +21,7 @@ def in_words(found: Mapping[Key, Comparison], measure: Measure) -> str:
         better, worse = (
             [_where(key) for key, c in mine.items() if _is_sure(c, sign)] for sign in (measure.sign, -measure.sign)
         )
-        text = f"`{method}`: mean {measure.label} {ahead} attention pooling in "
+        text = f"`{method}`: {measure.average} {ahead} attention pooling in "
         text += f"{len(mine) - len(not_ahead)} of {len(mine)} places. "
         text += f"It does not help on {', '.join(not_ahead)}. " if not_ahead else ""
         text += f"After correction the difference is {ahead} zero in {len(better)}{_listed(better)}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from experiments.base.options import DECIDES_OBJECTIVE, NOT_DECISIVE, Interval, added
-from experiments.data import table
+from experiments.data import text_files
 from experiments.data.targets import Classes, Numbers, Tags, Targets
 from experiments.data.text import Example
 from experiments.data.text_task import TextOptions, TextTask
@@ -36,8 +36,8 @@ class FileOptions(TextOptions):
     """Words kept of a text; longer texts are cut and counted."""
 
 
-def _table(options: FileOptions) -> table.Table:
-    return table.read(
+def _table(options: FileOptions) -> text_files.Table:
+    return text_files.read(
         options.path,
         text=options.text,
         label=options.label,

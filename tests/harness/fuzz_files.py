@@ -24,8 +24,10 @@ import numpy as np
 
 from experiments.base.errors import LONGEST, HarnessError, in_short
 from experiments.base.json_files import read_object
-from experiments.data import archives, imdb, newsgroups, reviews, sentences, table, vectors, wheels
-from experiments.data.tables import TABLES
+from experiments.data import archives, reviews, vectors
+from experiments.data import text_files as table
+from experiments.data.vector_tables import TABLES
+from experiments.tasks import imdb, newsgroups, sentences, wheels
 
 WORDS = ["oak", "cat", "dog", "the", "fern"]
 TREE = "(3 (2 Not) (4 (1 (2 a) (0 bore)) (2 -LRB-)))\n(2 (2 a) (3 star))\n"

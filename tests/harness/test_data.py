@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from experiments.base.errors import DataError
-from experiments.data import wordnet
 from experiments.data.corpus import Corpus
 from experiments.data.extract_wordnet import extract
 from experiments.data.text import Example, Vocabulary, split_words
 from experiments.data.text_task import TextOptions, TextTask, bucket_widths
 from experiments.run import build
+from experiments.tasks import wordnet
 from experiments.train import main
 
 

@@ -19,8 +19,10 @@ import pytest
 from experiments.base import files
 from experiments.base.errors import DataError, HarnessError, UsageError, unknown
 from experiments.base.json_files import read_object
-from experiments.data import archives, imdb, reviews, sentences, table, vectors, wheels
-from experiments.data.tables import TABLES
+from experiments.data import archives, reviews, vectors
+from experiments.data import text_files as table
+from experiments.data.vector_tables import TABLES
+from experiments.tasks import imdb, sentences, wheels
 from tests.harness import fuzz, fuzz_files
 from tests.harness.fuzz_files import MR, SPECIMENS, tar, zipped
 

@@ -25,11 +25,10 @@ from flax import nnx
 
 from experiments import baseline, report, sweep, train
 from experiments.base.errors import DataError
-from experiments.data import sentences
 from experiments.run.config import parse_args, to_json
-from experiments.run.trained import load_parameters
 from experiments.storage import checkpoints
-from experiments.tasks import TASKS
+from experiments.storage.parameters import load_parameters
+from experiments.tasks import TASKS, sentences
 from tests.harness.conftest import TINY
 from tests.harness.test_checkpoints import signed
 from tests.harness.test_config import BAD_LINES

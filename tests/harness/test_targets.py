@@ -8,13 +8,12 @@ import pytest
 
 from experiments import baseline
 from experiments.base.errors import DataError, UsageError
-from experiments.data import reuters
-from experiments.data.table import read
 from experiments.data.targets import Classes, Numbers, Tags
+from experiments.data.text_files import read
 from experiments.run.config import command_line, from_json, parse_args, to_json
 from experiments.run.trained import load_run
 from experiments.sweeping import grid
-from experiments.tasks import TASKS
+from experiments.tasks import TASKS, reuters
 from experiments.train import main
 
 

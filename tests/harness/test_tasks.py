@@ -16,14 +16,14 @@ from collections import Counter
 import pytest
 
 from experiments.base.errors import DataError, NetworkError
-from experiments.data import imdb, newsgroups, sentences, transfer, wheels
+from experiments.data import transfer
 from experiments.data.archives import member, members
 from experiments.data.fetch import Archive, locate
-from experiments.data.table import read
 from experiments.data.text import Example
+from experiments.data.text_files import read
 from experiments.data.text_task import TextOptions, TextTask
 from experiments.run.config import parse_args
-from experiments.tasks import TASKS
+from experiments.tasks import TASKS, imdb, newsgroups, sentences, wheels
 from experiments.train import main
 
 

@@ -17,10 +17,10 @@ from flax import nnx
 
 from experiments.base.errors import DataError, NetworkError, UsageError
 from experiments.data import fetch, vectors
-from experiments.data.tables import TABLES
 from experiments.data.targets import Classes
 from experiments.data.text import Vocabulary
 from experiments.data.text_task import TextCodec, TextOptions
+from experiments.data.vector_tables import TABLES
 from experiments.encoders import ENCODERS
 from experiments.encoders.recurrent import BiGRU
 from experiments.layers.words import VectorOptions, WordEmbedding

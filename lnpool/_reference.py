@@ -55,6 +55,7 @@ def pool(call: Call, inputs: Inputs) -> Array:
     log_r = jnp.where(near_zero, center + p * spread, log_r)
     log_r = jnp.where(dead, 0, log_r)
     r = jnp.where(dead, -jnp.inf, log_r) if call.log_output else jnp.where(dead, 0, jnp.exp(log_r))
+    r = jnp.where(jnp.any(mask & jnp.isnan(u), axis=1, keepdims=True), jnp.nan, r)
     return r.astype(states.dtype)
 
 

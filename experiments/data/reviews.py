@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from experiments.base import files
 from experiments.base.errors import DataError
+from experiments.base.json_files import text_of
 from experiments.data.archives import ends_in, lacks, streams
 from experiments.data.fetch import Archive, aside, locate
 from experiments.data.text import Example, held_out
@@ -77,7 +78,7 @@ def _prepared(name: str, archive: Path, folder: Path) -> NumberedReviews:
     """Return the builder of a folder that holds what was prepared, every file with the SHA-256 that is noted there."""
     noted = folder / _SUMS
     if noted.exists():
-        if noted.read_text(encoding="ascii") == _sums(folder):
+        if _is_as_noted(folder, noted):
             return NumberedReviews(config=name, archive=archive, data_dir=folder)
         moved = aside(folder)
         print(f"{folder} is damaged: it is now {moved.name}, and {name} is prepared again.", file=sys.stderr)
@@ -91,6 +92,13 @@ def _prepared(name: str, archive: Path, folder: Path) -> NumberedReviews:
         file.write(_sums(folder))
     os.replace(file.name, noted)
     return builder
+
+
+def _is_as_noted(folder: Path, noted: Path) -> bool:
+    try:
+        return text_of(noted) == _sums(folder)
+    except DataError:
+        return False
 
 
 def _sums(folder: Path) -> str:

@@ -21,7 +21,7 @@ from experiments.reporting.measures import Measure, measure_of
 from experiments.run import result
 from experiments.run.config import Config, command_line, config_changes, default_objective, from_json
 from experiments.run.result import BEFORE
-from experiments.storage.finished import Finished, finished, tell_unverified
+from experiments.storage.finished import Finished, finished, tell_unverified, why_not_finished
 from experiments.storage.manifest import MANIFEST
 from experiments.storage.run_folder import ENVIRONMENT, FAILURE, SUMMARY
 
@@ -206,13 +206,7 @@ def _read(folder: Path, source: Finished | None) -> Run:
         if type(code) is not int:
             raise DataError(f"{failure} states the exit code {code!r}, expected a number.")
         return Run(folder, _key(config), config.seed, config, None, code)
-    if (folder / SUMMARY).exists():
-        raise DataError(_cut_off(folder))
-    raise DataError(f"{folder} has no {SUMMARY}: give the folder of a finished run.")
-
-
-def _cut_off(folder: Path) -> str:
-    return f"{folder} has {SUMMARY} but no {MANIFEST}: the run was cut off, or it was changed; --resume it."
+    raise DataError(why_not_finished(folder))
 
 
 def _finished(folder: Path, source: Finished) -> Run:
@@ -253,7 +247,7 @@ def collect(folders: Iterable[Path]) -> list[Run]:
         for path in results:
             source = finished(path)
             if source is None and not (path / FAILURE).exists():
-                print(f"{_cut_off(path)} It is left out.", file=sys.stderr)
+                print(f"{why_not_finished(path)} It is left out.", file=sys.stderr)
             else:
                 runs.append(_read(path, source))
     tell_unverified([run.source for run in runs])

@@ -51,7 +51,7 @@ def measured(trained: Trained, examples: Iterable[Example], shortest: int) -> It
     probable class, or the number that is predicted.
     """
     codec = _codec(trained)
-    state, graph = nnx.state(trained.objective), nnx.graphdef(trained.objective)
+    graph, state = nnx.split(trained.objective)
     rest = iter(examples)
     while some := list(islice(rest, TEXTS_AT_ONCE)):
         cut = [(example, codec.words(example.text)) for example in some]

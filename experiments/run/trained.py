@@ -13,7 +13,7 @@ from experiments.base.contracts import Batch, Codec, Objective, Outputs
 from experiments.base.errors import DataError
 from experiments.run import build, result
 from experiments.run.config import Config
-from experiments.storage.finished import finished, tell_unverified
+from experiments.storage.finished import finished_run, tell_unverified
 from experiments.storage.parameters import PARAMETERS, most_bytes, parse_parameters
 from experiments.storage.run_folder import VOCABULARY
 from experiments.tasks import TASKS
@@ -57,9 +57,7 @@ def load_run(folder: Path | str) -> Trained:
         DataError: the run is not finished, or a file of it is damaged or of another run; the message names the file.
     """
     folder = Path(folder)
-    run = finished(folder)
-    if run is None:
-        raise DataError(f"{folder} holds no finished run: give the folder of one, or finish it with --resume.")
+    run = finished_run(folder)
     run.verify()
     tell_unverified([run])
     config = result.configuration(run)

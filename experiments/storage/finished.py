@@ -74,6 +74,21 @@ def finished(folder: Path) -> Finished | None:
     return dataclasses.replace(run, summary=run.read_object(SUMMARY))
 
 
+def finished_run(folder: Path) -> Finished:
+    """Return the finished run of a folder, or raise DataError."""
+    run = finished(folder)
+    if run is None:
+        raise DataError(why_not_finished(folder))
+    return run
+
+
+def why_not_finished(folder: Path) -> str:
+    """Return why a folder has no finished run."""
+    if os.path.lexists(folder / SUMMARY):
+        return f"{folder} has {SUMMARY} but no {MANIFEST}: the run was cut off, or it was changed; --resume it."
+    return f"{folder} has no {SUMMARY}: give the folder of a finished run."
+
+
 @contextlib.contextmanager
 def _naming(folder: Path) -> Iterator[None]:
     """Let the message of a DataError begin with the name of a folder."""

@@ -15,7 +15,7 @@ from W, and then the exact form runs (docs/math.md, section 5).
 import jax.numpy as jnp
 from jax import Array
 
-from lnpool._formulas.safe import SILENT, log_ratio
+from lnpool._formulas.safe import SILENT, cancelled, log_ratio
 
 EXPONENTS = (
     1.0,
@@ -70,4 +70,5 @@ def by_log_states(p: Array, d: Array, log_v: Array, rho: Array) -> tuple[Array, 
 def by_states(p: Array, d: Array, log_v: Array, rho: Array, h: Array, r: Array) -> tuple[Array, Array]:
     """dr/dh = v (h/r)^(p-1), for p >= 1, and r (w - v), which is 0 to the bit where all states are equal."""
     by_h = jnp.exp((p - 1) * (d - rho) + log_v)
-    return by_h, jnp.where(h == r, 0, by_h * h - jnp.exp(log_v) * r)
+    difference = by_h * h - jnp.exp(log_v) * r
+    return by_h, cancelled(difference, h == r)

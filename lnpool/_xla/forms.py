@@ -14,7 +14,7 @@ from jax import Array, lax
 from lnpool import _compat
 from lnpool._formulas import attention as attention_formula
 from lnpool._formulas import exact, single_pass
-from lnpool._formulas.safe import at_least, finite, log_ratio, select, sign_of, within
+from lnpool._formulas.safe import at_least, cancelled, finite, log_ratio, select, sign_of, within
 from lnpool._formulas.scale import SCALE_LIMITS
 from lnpool._types import Attention, Call, Inputs, Residuals
 from lnpool._xla.attend import log_weights, rows_of
@@ -158,7 +158,8 @@ def single(texts: Texts, want_slope: bool) -> Pooled:
     slope = rho
     if want_slope:
         e = jnp.where(accurate & ~nothing, parts.sums[1], 0)
-        slope = jnp.where(equal | nothing, 0, single_pass.slope(p, w, e, rho, attention.mean_z, call.sharpen))
+        slope = cancelled(single_pass.slope(p, w, e, rho, attention.mean_z, call.sharpen), equal)
+        slope = jnp.where(nothing, 0, slope)
     y_reference = jnp.where(nothing, -jnp.inf, jnp.zeros_like(rho))
     return Pooled(rho, nothing, slope, reference, y_reference, jnp.log(w) + attention.log_z, accurate)
 
@@ -231,6 +232,8 @@ def _exact_references(texts: Texts, p: Array) -> tuple[Array, Array]:
 
     reference = lax.stop_gradient(sign) * texts.over_tokens(of_states).maxima
     reference = jnp.where(jnp.isinf(reference), 1 if linear else 0, reference)
+    if linear:  # where it is negative, so are all others, and no ratio would show it
+        reference = jnp.where(reference < 0, jnp.nan, reference)
     of_rows = texts.rows(reference, attention.offset, attention.log_z)
 
     def of_exponents(block: Block) -> Parts:

@@ -26,8 +26,8 @@ from flax import nnx
 from experiments import baseline, report, sweep, train
 from experiments.base.errors import DataError
 from experiments.run.config import parse_args, to_json
-from experiments.run.trained import load_parameters
 from experiments.storage import checkpoints
+from experiments.storage.parameters import load_parameters
 from experiments.tasks import TASKS, sentences
 from tests.harness.conftest import TINY
 from tests.harness.test_checkpoints import signed

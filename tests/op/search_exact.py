@@ -259,7 +259,7 @@ def _first(exact: Exact, a: Rows) -> tuple[Gradients, Gradients]:
         r=u * r * value_bound(s.log_ratio) + (0 if exact.linear else moved.r) + rounding + TINY,
         x=u * np.abs(value.x) + inherent_x + floor + TINY,
         z=u * np.abs(value.z) + moved.z + u * r + TINY,
-        p=u * np.abs(value.p) + moved.p + u * r + TINY,
+        p=u * np.abs(value.p) + moved.p + u * r + TINY * (1 + np.abs(s.slope)),  # an r below float range is 0
     )
     return value, noise
 

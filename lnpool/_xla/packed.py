@@ -75,6 +75,9 @@ def combine(packing: Packing, x: Array, operation: Callable[[Array, Array], Arra
         (starts, before), (begins, here) = left, right
         return starts | begins, jnp.where(begins, here, operation(before, here))
 
+    if not isinstance(x.shape[0], int):  # of an export with a symbolic N, which no scan of its kind takes
+        segments = jax.ops.segment_sum if operation is jnp.add else jax.ops.segment_max
+        return segments(x, packing.text, packing.last.size, indices_are_sorted=True)
     begins = jnp.concatenate([jnp.ones(1, bool), packing.text[1:] != packing.text[:-1]])
     _, running = lax.associative_scan(step, (_wide(begins, x), x))
     return running[packing.last]

@@ -182,8 +182,7 @@ def single_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset:
         by_states = g * _of_linear(call, p, of) * single_pass.by_states(p, d, log_v, of.rho)
         states = select(block.mask, block.states.astype(p.dtype), 0)
         # A state that is r has w = v: without rounding, the scores of equal states get no gradient.
-        by_scores = by_states * states - v * k
-        by_scores = by_scores - lax.stop_gradient(jnp.where(d == of.rho, by_scores, 0))
+        by_scores = cancelled(by_states * states - v * k, d == of.rho)
     else:
         by_states = k * single_pass.by_log_states(p, d, log_v, of.rho)
         by_scores = by_states - v * k

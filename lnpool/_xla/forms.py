@@ -14,7 +14,7 @@ from jax import Array, lax
 from lnpool import _compat
 from lnpool._formulas import attention as attention_formula
 from lnpool._formulas import exact, single_pass
-from lnpool._formulas.safe import at_least, cancelled, finite, log_ratio, select, sign_of, within
+from lnpool._formulas.safe import at_least, cancelled, log_ratio, select, sign_of, within
 from lnpool._formulas.scale import SCALE_LIMITS
 from lnpool._types import Attention, Call, Inputs, Residuals
 from lnpool._xla.attend import log_weights, rows_of
@@ -255,7 +255,7 @@ def exponents_of_w(texts: Texts, p: Array, of: Elements, y_reference: Array) -> 
 
 def exact_form(texts: Texts, want_slope: bool) -> Pooled:
     """The exact form; two passes find the references, one sums, and one more takes the slope."""
-    call, p, attention = texts.call, finite(texts.p), texts.attention
+    call, p, attention = texts.call, exact.usable(texts.p, texts.call.log_output), texts.attention
     reference, y_reference = _exact_references(texts, p)
     of_rows = texts.rows(reference, attention.offset, attention.log_z, y_reference)
 
@@ -294,7 +294,7 @@ def _exact_slope(texts: Texts, p: Array, *known: Array) -> Array:
 
 def exact_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: Array, log_z: Array) -> Pair:
     """Cotangents of states and scores [B T *H K] for the cotangent ``g`` of the result; at padding finite."""
-    call, p, k = texts.call, finite(texts.p), g * of.gain
+    call, p, k = texts.call, exact.usable(texts.p, texts.call.log_output), g * of.gain
     tokens = elements(texts, block, lax.stop_gradient(of.reference), offset, log_z)
     shares = _shares(texts, p, tokens, lax.stop_gradient(of.y_reference), of.log_w, of.rho)
     if call.is_linear:

@@ -24,7 +24,11 @@ def cut(segment_ids: Array, num_segments: int) -> Packing:
     """Sorted ids [N] in [-1, S] -> pieces; a token whose id is not in [0, S) belongs to no text."""
     (tokens,) = segment_ids.shape
     size = _size(tokens, num_segments)
-    bounds = jnp.searchsorted(segment_ids, jnp.arange(num_segments + 1, dtype=segment_ids.dtype)).astype(jnp.int32)
+    texts = jnp.arange(num_segments + 1, dtype=segment_ids.dtype)
+    if isinstance(tokens, int):
+        bounds = jnp.searchsorted(segment_ids, texts).astype(jnp.int32)
+    else:  # no search goes through the symbolic N of an export
+        bounds = jnp.sum(segment_ids[None] < texts[:, None], axis=1, dtype=jnp.int32)
     start, count = bounds[:-1], jnp.diff(bounds)
     parts = jnp.maximum((count + size - 1) // size, 1)
     ends = jnp.cumsum(parts, dtype=jnp.int32)  # of the rows of each text

@@ -18,12 +18,14 @@ import numpy as np
 from benchmarks import timing
 from benchmarks.cli import Parser, UsageError, command, known
 from benchmarks.programs import Program
-from experiments import build
-from experiments.clock import Clock
-from experiments.config import default_config
+from experiments.base import devices
 from experiments.encoders import ENCODERS
 from experiments.poolers import POOLERS
-from experiments.steps import prepare
+from experiments.run import build
+from experiments.run.clock import Clock
+from experiments.run.config import default_config
+from experiments.run.loop import prepare
+from experiments.run.step import Programs, train_step
 
 PROGRAM = "benchmarks.steps"
 FREE = "mean"
@@ -32,8 +34,9 @@ FREE = "mean"
 def program(encoder: str, pooler: str, task: Any, config: Any) -> Program:
     """Return the training step of a model, compiled and warm; every run is the next step."""
     config = dataclasses.replace(default_config(encoder=encoder, pooler=pooler), data=config.data)
-    state, programs = prepare(config, task, Clock())
-    batch, held = task.train_batch(0, 0), [state]
+    prepared = prepare(config, task)
+    programs = Programs.of(prepared.recipe, prepared.noise, prepared.frozen, Clock())
+    batch, held = batch_of(task, 0), [prepared.state]
 
     def run() -> Any:
         held[0], report = programs.train(held[0], batch)
@@ -43,14 +46,18 @@ def program(encoder: str, pooler: str, task: Any, config: Any) -> Program:
     return Program(pooler, encoder, run, lambda _: None, None)
 
 
+def batch_of(task: Any, seed: int) -> Any:
+    """Return the first batch of a seed as a training step takes it, on the device."""
+    batch = task.train_batch(seed, 0)
+    return devices.put_batch((batch, np.zeros(len(batch.weights), np.int32)))
+
+
 def in_turn_and_at_once(encoder: str, pooler: str, task: Any, config: Any, seeds: int) -> list[Program]:
     """Return two programs that take a step of as many models as seeds, one after another and by vmap."""
     config = dataclasses.replace(default_config(encoder=encoder, pooler=pooler), data=config.data)
-    prepared = [prepare(dataclasses.replace(config, seed=seed), task, Clock()) for seed in range(seeds)]
-    function = prepared[0][1].train.function  # of the seed's noise, what is not trained, the state, and a batch
-    inputs = [
-        (*programs.train.first, state, task.train_batch(seed, 0)) for seed, (state, programs) in enumerate(prepared)
-    ]
+    prepared = [prepare(dataclasses.replace(config, seed=seed), task) for seed in range(seeds)]
+    function = partial(train_step, prepared[0].recipe)
+    inputs = [(one.noise, one.frozen, one.state, batch_of(task, seed)) for seed, one in enumerate(prepared)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)
     alone, together = jax.jit(function), jax.jit(jax.vmap(function))
     runs = {

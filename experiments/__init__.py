@@ -1,7 +1,13 @@
 """The experiment harness: text encoders trained with learned-norm pooling and with every other pooling."""
 
+import os
 import sys
 from importlib.util import find_spec
+
+# No file that is opened later may get the number of a standard stream that is closed: it would receive what is said.
+while (_number := os.open(os.devnull, os.O_RDWR)) <= 2:
+    pass
+os.close(_number)
 
 _NEEDED = ("flax", "jax", "matplotlib", "numpy", "optax", "orbax", "tensorboardX", "tqdm", "tyro")
 

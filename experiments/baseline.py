@@ -1,43 +1,37 @@
-"""The linear baseline on the same split: TF-IDF of words and word pairs, and a support vector machine.
+"""The baseline of an objective on the same split: what counts of words alone come to (experiments/baselines).
 
-    python -m experiments.baseline [--task NAME] [--archives DIR] [--out DIR]
+    python -m experiments.baseline [--task NAME] [--objective NAME] [--archives DIR] [--out DIR]
 
-The penalty is chosen on the validation split; the test split is read once, at the end.
+What it has to choose is chosen on the validation split; the test split is read once, at the end.
 """
 
 import dataclasses
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic
 
-from experiments.classification import SPLITS, TextClassification
-from experiments.cli import command, parse
-from experiments.config import Data, chosen_names
-from experiments.data.text import Example, split_words
-from experiments.errors import DataError, UsageError, unknown
-from experiments.options import changed, validate
+from experiments.base.command_line import command, parse
+from experiments.base.errors import UsageError, unknown
+from experiments.base.options import changed, validate
+from experiments.baselines import BASELINES
+from experiments.data.text_task import TextTask
+from experiments.objectives import OBJECTIVES
+from experiments.run.config import Data, chosen_names, deciding_data, default_objective
+from experiments.run.result import in_words
+from experiments.storage.run_folder import RunFolder
 from experiments.tasks import TASKS
-from experiments.writer import SUMMARY, RunFolder
-
-try:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.metrics import accuracy_score, f1_score
-    from sklearn.svm import LinearSVC
-except ImportError:
-    TfidfVectorizer = None
-
-PENALTIES = (0.2, 0.5, 1.0, 2.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options(Generic[Data]):
-    """Score TF-IDF with a linear classifier on a task."""
+    """Score counts of words on a task."""
 
     data: Data
     task: str = "wordnet"
-    """What to learn; one of the names in experiments/tasks."""
+    """The data; one of the names in experiments/tasks."""
+    objective: str = "classify"
+    """What is learned; one of the names in experiments/baselines. The default is that of the task."""
     out: Path | None = None
     """Run folder for summary.json, new or empty; nothing is written when not given."""
     debug: bool = False
@@ -46,59 +40,38 @@ class Options(Generic[Data]):
 
 def parse_args(arguments: list[str]) -> Options:
     """Return the options of a command line."""
-    task = chosen_names(arguments, "task").get("task", "wordnet")
-    if task not in TASKS:
-        raise unknown("task", task, TASKS)
+    names = chosen_names(arguments, "task", "objective")
+    task = names.get("task", Options.task)
+    objective = names.get("objective") or default_objective(task, deciding_data(arguments, task))
+    if objective not in OBJECTIVES:
+        raise unknown("objective", objective, OBJECTIVES)
+    if objective not in BASELINES:
+        raise UsageError(f"there is no baseline for {objective}: choose --objective {' or '.join(BASELINES)}.")
     data = TASKS[task].Options()
     kind: Any = Options[type(data)]  # type: ignore[misc]
-    options = parse(kind, arguments, program="python -m experiments.baseline", default=kind(data=data, task=task))
+    default = kind(data=data, task=task, objective=objective)
+    options = parse(kind, arguments, program="python -m experiments.baseline", default=default)
     validate(options)
     return options
 
 
 def score(options: Options) -> dict[str, Any]:
-    """Fit on the training split, choose the penalty by validation accuracy, test once."""
+    """Fit on the training split, choose on validation, test once; return the summary."""
     began = time.perf_counter()
-    examples: dict[str, list[Example]] = {split: [] for split in SPLITS}
     task = TASKS[options.task]
-    if not issubclass(task, TextClassification):
-        raise UsageError(f"the task {options.task} has no texts with one class each: the baseline needs them.")
-    for example in task.examples(options.data):
-        examples[example.split].append(example)
-    for split, rows in examples.items():
-        if not rows:
-            raise DataError(f"the {split} split has no examples: give the data more rows.")
-    vectorizer = TfidfVectorizer(analyzer=_words_and_pairs, sublinear_tf=True, min_df=2)
-    vectorizer.fit(example.text for example in examples["train"])
-    vectors = {split: vectorizer.transform(row.text for row in rows) for split, rows in examples.items()}
-    labels = {split: [row.label for row in rows] for split, rows in examples.items()}
-    fitted = {C: LinearSVC(C=C).fit(vectors["train"], labels["train"]) for C in PENALTIES}
-    validation = {C: model.score(vectors["validation"], labels["validation"]) for C, model in fitted.items()}
-    best = max(PENALTIES, key=validation.__getitem__)
-    predicted = fitted[best].predict(vectors["test"])
+    if not issubclass(task, TextTask):
+        raise UsageError(f"the task {options.task} has no texts with a target each: the baselines need them.")
+    facts = BASELINES[options.objective](task, options.data)
     return {
         "task": options.task,
-        "encoder": "tf-idf",
-        "pooler": "linear",
+        "objective": options.objective,
         "seed": 0,
         "fold": getattr(options.data, "fold", 0),
         "options": changed(options, dataclasses.replace(options, data=type(options.data)())),
-        "test": {
-            "accuracy": float(accuracy_score(labels["test"], predicted)),
-            "macro_f1": float(f1_score(labels["test"], predicted, average="macro")),
-        },
         "p": None,
-        "validation": {"accuracy": float(validation[best])},
-        "penalty": best,
-        "parameters": int(fitted[best].coef_.size + fitted[best].intercept_.size),
+        **facts,
         "seconds": {"total": time.perf_counter() - began},
     }
-
-
-def _words_and_pairs(text: str) -> list[str]:
-    """Return the words of a text and its pairs of neighbours."""
-    words = split_words(text)
-    return words + [f"{left} {right}" for left, right in pairwise(words)]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -106,14 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     def body(arguments: list[str]) -> None:
         options = parse_args(arguments)
-        if TfidfVectorizer is None:
-            raise UsageError('the baseline needs scikit-learn: pip install "lnpool[baselines]"')
         folder = RunFolder(options.out) if options.out else None
         facts = score(options)
         if folder:
-            folder.write_json(SUMMARY, facts)
-        test = facts["test"]
-        print(f"test accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} (TF-IDF, linear)")
+            with folder:
+                folder.finish(facts)
+        print(f"{in_words(facts)} ({facts['encoder']}, {facts['pooler']})")
 
     return command("baseline", body, arguments)
 

@@ -12,9 +12,10 @@ from typing import Literal
 
 import tyro
 
-from experiments.cli import command, parse
-from experiments.errors import UsageError
-from experiments.reporting import page, records, statistics, tables
+from experiments.base.command_line import command, parse
+from experiments.base.errors import UsageError
+from experiments.reporting import formats, page, records, statistics, tables
+from experiments.reporting.measures import in_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Options:
     format: Literal["markdown", "csv", "latex"] = "markdown"
     """How tables are printed."""
     pivot: bool = False
-    """Print poolers down and tasks across, one table an encoder."""
+    """Print poolers down and tasks across, one table an encoder and objective."""
     page: Path | None = None
     """Write a Markdown page here, its figures and its CSV and LaTeX tables into a folder of the same name."""
     text: tuple[str, ...] = ()
@@ -39,11 +40,16 @@ def printed(options: Options) -> str:
     """Return the tables of a command line as text."""
     rows = records.rows(records.collect(options.runs))
     found = statistics.comparisons(rows)
-    render = tables.FORMATS[options.format]
+    render = formats.FORMATS[options.format]
     if not options.pivot:
         return render(tables.results(rows, found))
-    encoders = sorted({row.key.encoder for row in rows})
-    return "\n".join(f"{encoder}\n\n{render(tables.pivot(rows, found, encoder))}" for encoder in encoders)
+    objectives, parts = in_order(row.key.objective for row in rows), []
+    for objective in objectives:
+        own = [row for row in rows if row.key.objective == objective]
+        for encoder in sorted({row.key.encoder for row in own}):
+            title = f"{encoder}, {objective}" if len(objectives) > 1 else encoder
+            parts.append(f"{title}\n\n{render(tables.pivot(own, found, encoder))}")
+    return "\n".join(parts)
 
 
 def main(arguments: list[str] | None = None) -> int:

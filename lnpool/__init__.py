@@ -11,3 +11,5 @@ from lnpool._inspect import contributions as contributions
 from lnpool._inspect import scale_limit as scale_limit
 from lnpool._op import pool as pool
 from lnpool._op import pool_packed as pool_packed
+
+__version__ = "0.1.0"

@@ -116,7 +116,9 @@ def pool(
 
     Returns:
         Pooled states ``[*B D]`` in the dtype of ``states``. A row with no token pools to 0 with zero gradient; a
-        NaN, a negative or infinite h, or an infinite score at a real token gives NaN in the outputs that it enters.
+        NaN or a negative h at a real token gives NaN in the outputs that it enters, and so does an infinite h unless
+        p < 0, where it has no share. A score of -inf takes the attention from its token and one of +inf draws all of
+        it; equal infinite scores share, as other equal scores do, so that a row of nothing but -inf is uniform.
 
     Raises:
         TypeError: wrong dtype or kind of an argument, or forward-mode differentiation of a reverse-only rule.

@@ -21,7 +21,7 @@ def pool(call: Call, inputs: Inputs) -> Array:
     states, scores, mask = inputs.tokens
     mask = jnp.ones_like(scores, bool) if mask is None else mask
     p = jnp.clip(inputs.p, -1e30, 1e30)
-    z = jnp.where(mask, scores, 0).astype(p.dtype)
+    z = jnp.clip(jnp.where(mask, scores, 0).astype(p.dtype), -1e30, 1e30)
     u, positive = _log_states(call, mask, states.astype(p.dtype))
     some_positive = jnp.any(mask & positive, axis=1, keepdims=True)
     some_zero = jnp.any(mask & ~positive, axis=1, keepdims=True)
@@ -55,6 +55,7 @@ def pool(call: Call, inputs: Inputs) -> Array:
     log_r = jnp.where(near_zero, center + p * spread, log_r)
     log_r = jnp.where(dead, 0, log_r)
     r = jnp.where(dead, -jnp.inf, log_r) if call.log_output else jnp.where(dead, 0, jnp.exp(log_r))
+    r = jnp.where(jnp.any(mask & jnp.isnan(u), axis=1, keepdims=True), jnp.nan, r)
     return r.astype(states.dtype)
 
 

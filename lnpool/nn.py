@@ -105,6 +105,9 @@ class LearnedNormPool(nnx.Module):
         score: "additive" attention, or None for uniform weights unless the caller passes scores.
         hidden: hidden size of the scorer; D where None.
         sharpen: whether the attention takes part in the power, as in the paper.
+        log_output: return log r, as in ``lnpool.pool``. With ``scale_limit="exp"`` and ``sharpen=False`` signed states
+            become signed numbers, from attention pooling (p -> 0) to the maximum (p -> inf);
+            ``exponent="positive"`` learns where between.
         dtype: dtype in which states enter the scorer and the pooling, and of the result; that of the states where
             None. Sums inside the pooling run in float32 at least.
         param_dtype: dtype of the scorer's parameters; rho is float32 always.
@@ -122,6 +125,13 @@ class LearnedNormPool(nnx.Module):
         >>> pool(jnp.ones((2, 5, 8))).shape, float(pool.p)
         ((2, 8), 2.0)
 
+        Signed numbers in and out, close to attention pooling at first, on the way to the maximum as p grows:
+
+        >>> signed = dict(scale_limit="exp", log_output=True, sharpen=False, exponent="positive", p_init=0.01)
+        >>> pool = lnpool.nn.LearnedNormPool(1, score=None, **signed, rngs=nnx.Rngs(0))
+        >>> [round(float(pool(jnp.array([[-2.0], [1.0]]))[0]), 2), round(float(pool.p), 4)]
+        [-0.49, 0.01]
+
     References:
         Wu et al., ACL 2020; the parametrisation p = 1 + softplus(rho): Gulcehre et al., ECML 2014.
     """
@@ -138,6 +148,7 @@ class LearnedNormPool(nnx.Module):
         score: Literal["additive"] | None = "additive",
         hidden: int | None = None,
         sharpen: bool = True,
+        log_output: bool = False,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         implementation: str | None = None,
@@ -155,6 +166,7 @@ class LearnedNormPool(nnx.Module):
         self.exponent = exponent
         self.scale_limit = scale_limit
         self.sharpen = _check.boolean("sharpen", sharpen)
+        self.log_output = _check.boolean("log_output", log_output)
         if implementation is not None:
             _check.one_of("implementation", implementation, get_args(Implementation))
         _check.float_dtype("dtype", dtype)
@@ -192,8 +204,8 @@ class LearnedNormPool(nnx.Module):
             return_weights: also return the attention weights.
 
         Returns:
-            Pooled states ``[*B D]``, and with ``return_weights`` the weights of the power mean: ``[*B T]``,
-            ``[*B T H]`` with heads, ``[*B T D]`` with one exponent per feature.
+            Pooled states ``[*B D]``, or their logarithm; with ``return_weights`` also the weights of the power
+            mean: ``[*B T]``, ``[*B T H]`` with heads, ``[*B T D]`` with one exponent per feature.
 
         Raises:
             TypeError: wrong dtype of an argument.
@@ -213,6 +225,7 @@ class LearnedNormPool(nnx.Module):
             mask=mask,
             scale_limit=self.scale_limit,
             sharpen=self.sharpen,
+            log_output=self.log_output,
             implementation=self.implementation,
         )
         return (pooled, self._weights(states, scores, p, mask)) if return_weights else pooled

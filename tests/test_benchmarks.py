@@ -12,8 +12,8 @@ import pytest
 from benchmarks import million, page, pool, rows, shapes, steps, table, targets, timing, torch_rows
 from benchmarks.cli import UsageError
 from benchmarks.programs import BOTH, DONATED, FORWARD, build
-from experiments.build import task as build_task
-from experiments.config import default_config
+from experiments.run.build import task as build_task
+from experiments.run.config import default_config
 
 TORCH = ["torch:gem", "torch:power-mean"] if torch_rows.torch else []
 SELECTED = ["jax:naive", rows.OURS, rows.AGAIN, *TORCH]

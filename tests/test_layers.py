@@ -133,16 +133,60 @@ def test_library_imports(path: Path):
     assert imports(path) <= ALLOWED[module_name(path)]
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=module_name)
+# The rooms of the harness and which of them each may import. Parts of one room never import one another.
+ROOMS = {
+    "base": set(),
+    "data": {"base"},
+    "layers": {"base", "data"},
+    "storage": {"base", "layers"},
+    "tasks": {"base", "data"},
+    "baselines": {"base", "data", "objectives"},
+    "poolers": {"base", "layers"},
+    "objectives": {"base", "layers"},
+    "encoders": {"base", "data", "layers", "poolers"},
+    "run": {"base", "data", "encoders", "layers", "objectives", "poolers", "storage", "tasks"},
+    "analyses": {"base", "data", "layers", "run", "storage"},
+    "sweeping": {"base", "encoders", "objectives", "poolers", "run", "storage", "tasks"},
+    "reporting": {"analyses", "base", "data", "objectives", "run", "storage"},
+}
+PARTS = ("analyses", "baselines", "encoders", "objectives", "poolers", "tasks")
+LEVELS = 8
+
+
+def rooms_of(path: Path) -> tuple[str, set[str]]:
+    """The room of a module of the harness (a command is a room of its own), and the other rooms that it imports."""
+    room = module_name(path).split(".")[1]
+    found = {name.split(".")[1] for name in imports(path) if name.startswith("experiments.")}
+    return room, found - {room}
+
+
+@pytest.mark.parametrize("path", [path for path in EXPERIMENTS if path.name != "__init__.py"], ids=module_name)
 def test_experiments_imports(path: Path):
-    name, found = module_name(path), imports(path)
-    if not name.startswith(("experiments.poolers.", "experiments.norms")):
-        assert not {module for module in found if module.split(".")[0] == "lnpool"}
-    assert name == "experiments.sweep" or "experiments.train" not in found
-    for folder in ("encoders", "poolers", "tasks"):
-        if name.startswith(f"experiments.{folder}."):
-            others = {f"experiments.{kind}" for kind in ("encoders", "poolers", "tasks")}
-            assert not {module for module in found if ".".join(module.split(".")[:2]) in others}
+    name, (room, found) = module_name(path), rooms_of(path)
+    assert found <= ROOMS.get(room, set(ROOMS)), "a room imports one that it may not; nothing imports a command"
+    assert room == "poolers" or not {module for module in imports(path) if module.split(".")[0] == "lnpool"}
+    if room in PARTS:
+        beside = {module for module in imports(path) if module.startswith(f"experiments.{room}.")}
+        assert not beside - {f"experiments.{room}"}, f"{name} imports another part"
+
+
+def test_rooms_have_few_levels(capsys):
+    """The longest chain of imports between rooms; a cycle would be an endless one."""
+    edges: dict[str, set[str]] = {}
+    for path in EXPERIMENTS:
+        if path.parent != ROOT / "experiments" or path.name != "__init__.py":
+            room, found = rooms_of(path)
+            edges.setdefault(room, set()).update(found)
+
+    def level(room: str, above: tuple[str, ...] = ()) -> int:
+        assert room not in above, f"a cycle: {' -> '.join([*above, room])}"
+        return 1 + max((level(other, (*above, room)) for other in edges[room]), default=0)
+
+    levels = {room: level(room) for room in edges}
+    with capsys.disabled():
+        by_level = {n: sorted(room for room in levels if levels[room] == n) for n in sorted(set(levels.values()))}
+        print(f"\nlevels of imports of experiments: {max(levels.values())}", *by_level.items(), sep="\n  ")
+    assert max(levels.values()) <= LEVELS
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=module_name)

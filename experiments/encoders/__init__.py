@@ -1,14 +1,10 @@
 """Encoders: words to states. A new one is a file here and a row in the table."""
 
-from experiments.contracts import Encoder
+from experiments.base.contracts import Encoder
 from experiments.encoders.bag import Bag
-from experiments.encoders.bigru import BiGRU
-from experiments.encoders.bilstm import BiLSTM
-from experiments.encoders.cnn import CNN
-from experiments.encoders.gru import GRU
+from experiments.encoders.convolution import CNN, TextCNN
 from experiments.encoders.han import HAN
-from experiments.encoders.lstm import LSTM
-from experiments.encoders.textcnn import TextCNN
+from experiments.encoders.recurrent import GRU, LSTM, BiGRU, BiLSTM
 from experiments.encoders.transformer import Transformer
 from experiments.poolers import POOLERS
 

@@ -7,9 +7,10 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.contracts import Words
-from experiments.layers import VectorOptions, dropout
-from experiments.options import Interval
+from experiments.base.contracts import Words
+from experiments.base.options import Interval
+from experiments.layers.masked import dropout
+from experiments.layers.words import VectorOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Bag(nnx.Module):
     """Word vectors as states."""
 
     Options: ClassVar[type] = BagOptions
+    causal: ClassVar[bool] = True
 
     def __init__(self, options: BagOptions, words: Words, *, rngs: nnx.Rngs):
         self.words = words

@@ -1,7 +1,8 @@
 """Self-attention, after Vaswani et al. (2017), each layer norm before its block (Xiong et al. 2020)."""
 
 import dataclasses
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,25 +11,32 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from experiments.contracts import Words
-from experiments.layers import VectorOptions, dropout
-from experiments.options import Interval
+from experiments.base.contracts import Words
+from experiments.base.options import Interval
+from experiments.layers.masked import dropout
+from experiments.layers.words import VectorOptions
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerOptions(VectorOptions):
-    """Word vectors with sinusoidal positions, then blocks of self-attention."""
+    """Word vectors with sinusoidal positions, then blocks of self-attention.
 
+    The sizes are those of the smallest BERT of Turc et al. (2019), two blocks of 128 features; dropout is that of
+    Vaswani et al.
+    """
+
+    suggests: ClassVar[Mapping[str, Any]] = {"optim": {"learning_rate": 1e-3}}
+    """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
     features: Annotated[int, Interval("[1, 4096]")] = 128
     """Size of a word vector and of a state; vectors that are read bring their own."""
     layers: Annotated[int, Interval("[1, 64]")] = 2
     """Number of blocks."""
-    heads: Annotated[int, Interval("[1, 64]")] = 4
+    heads: Annotated[int, Interval("[1, 64]")] = 2
     """Number of attention heads; it divides the features."""
-    hidden: Annotated[int, Interval("[1, 16384]")] = 256
+    hidden: Annotated[int, Interval("[1, 16384]")] = 512
     """Size of the feed-forward layer in a block."""
     dropout: Annotated[float, Interval("[0, 1)")] = 0.1
-    """Share of features that training hides, in the word vectors and after each half of a block."""
+    """Dropout rate of the word vectors and after each half of a block."""
 
 
 def sinusoids(length: int, features: int) -> Float[np.ndarray, "T D"]:
@@ -67,6 +75,7 @@ class Transformer(nnx.Module):
     """One state a token, from all words of the text."""
 
     Options: ClassVar[type] = TransformerOptions
+    causal: ClassVar[bool] = False
 
     def __init__(self, options: TransformerOptions, words: Words, *, rngs: nnx.Rngs):
         if words.features % options.heads:

@@ -8,9 +8,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.contracts import Intermediates
-from experiments.layers import masked_softmax, zero_padding
-from experiments.options import Interval
+from experiments.base.contracts import Outputs
+from experiments.base.options import Interval
+from experiments.layers.masked import detach, masked_softmax, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,23 +18,23 @@ class AttentionOptions:
     """Attention by one query."""
 
     hidden: Annotated[int, Interval("[1, 4096]")] = 128
-    """Size of the space in which states meet the query."""
+    """Hidden units of the additive attention."""
 
 
 class Attention(nnx.Module):
     """r = sum_i a_i h_i with a = softmax(v . tanh(W h_i + b)); a text without tokens gives 0."""
 
     Options: ClassVar[type] = AttentionOptions
+    detached: bool = False
+    """Whether the attention is a constant of every derivative; an analysis sets it."""
 
     def __init__(self, options: AttentionOptions, features: int, *, rngs: nnx.Rngs):
         self.project = nnx.Linear(features, options.hidden, rngs=rngs)
         self.query = nnx.Linear(options.hidden, 1, use_bias=False, rngs=rngs)
         self.features = features
 
-    def __call__(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B D"], Intermediates]:
+    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the weighted mean and its weights."""
         states = zero_padding(states, mask)
-        weights = masked_softmax(self.query(jnp.tanh(self.project(states)))[..., 0], mask)
+        weights = detach(masked_softmax(self.query(jnp.tanh(self.project(states)))[..., 0], mask), self.detached)
         return jnp.einsum("bt,btd->bd", weights, states), {"attention": weights}

@@ -8,8 +8,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.contracts import Intermediates
-from experiments.layers import masked_softmax, zero_padding
+from experiments.base.contracts import Outputs
+from experiments.layers.masked import detach, masked_softmax, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +21,15 @@ class DotAttention(nnx.Module):
     """r = sum_i a_i h_i with a = softmax(q . h_i / sqrt(D)); a text without tokens gives 0."""
 
     Options: ClassVar[type] = DotAttentionOptions
+    detached: bool = False
+    """Whether the attention is a constant of every derivative; an analysis sets it."""
 
     def __init__(self, options: DotAttentionOptions, features: int, *, rngs: nnx.Rngs):
         self.query = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (features,)))
         self.features = features
 
-    def __call__(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B D"], Intermediates]:
+    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the weighted mean and its weights."""
         states = zero_padding(states, mask)
-        weights = masked_softmax(states @ self.query[...] / jnp.sqrt(self.features), mask)
+        weights = detach(masked_softmax(states @ self.query[...] / jnp.sqrt(self.features), mask), self.detached)
         return jnp.einsum("bt,btd->bd", weights, states), {"attention": weights}

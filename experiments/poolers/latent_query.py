@@ -11,9 +11,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.contracts import Intermediates
-from experiments.layers import masked_softmax, zero_padding
-from experiments.options import Interval
+from experiments.base.contracts import Outputs
+from experiments.base.options import Interval
+from experiments.layers.masked import detach, masked_softmax, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,8 @@ class LatentQuery(nnx.Module):
     """r = W_o [sum_i a_ik W_v h_i]_k with a_k = softmax(q_k . W_k h_i / sqrt(D/H)); a text without tokens gives 0."""
 
     Options: ClassVar[type] = LatentQueryOptions
+    detached: bool = False
+    """Whether the attention is a constant of every derivative; an analysis sets it."""
 
     def __init__(self, options: LatentQueryOptions, features: int, *, rngs: nnx.Rngs):
         if features % options.heads:
@@ -38,14 +40,12 @@ class LatentQuery(nnx.Module):
         self.out = nnx.Linear(features, features, use_bias=False, rngs=rngs)
         self.features = features
 
-    def __call__(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B D"], Intermediates]:
+    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the projected weighted means of the heads, and the weights."""
         states = zero_padding(states, mask)
         query = self.query[...]
         by_head = (*mask.shape, *query.shape)
         scores = jnp.einsum("bthk,hk->bth", self.key(states).reshape(by_head), query) / jnp.sqrt(query.shape[1])
-        weights = masked_softmax(scores, mask)
+        weights = detach(masked_softmax(scores, mask), self.detached)
         pooled = jnp.einsum("bth,bthk->bhk", weights, self.value(states).reshape(by_head))
         return self.out(pooled.reshape(-1, self.features)), {"attention": weights}

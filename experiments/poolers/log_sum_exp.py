@@ -9,9 +9,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.contracts import Intermediates
-from experiments.layers import zero_padding
-from experiments.options import Interval
+from experiments.base.contracts import Outputs
+from experiments.base.options import Interval
+from experiments.layers.masked import zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,7 @@ class LogSumExp(nnx.Module):
         self.log_sharpness = nnx.Param(jnp.log(jnp.float32(options.sharpness)))
         self.features = features
 
-    def __call__(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B D"], Intermediates]:
+    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the smooth maximum and its sharpness."""
         # A text without tokens counts as zeros, so that no logarithm of 0 is taken: their smooth maximum is 0.
         real = mask | ~mask.any(axis=1, keepdims=True)

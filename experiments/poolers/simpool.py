@@ -12,10 +12,9 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 import lnpool
-from experiments import devices
-from experiments.contracts import Intermediates
-from experiments.layers import masked_mean, zero_padding
-from experiments.options import Interval
+from experiments.base.contracts import Outputs
+from experiments.base.options import Interval
+from experiments.layers.masked import detach, masked_mean, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +33,8 @@ class SimPool(nnx.Module):
     """r = [sum_i a_i h_i^p]^(1/p) with a = softmax(W_q mean(h) . W_k h_i / sqrt(K)); a text without tokens gives 0."""
 
     Options: ClassVar[type] = SimPoolOptions
+    detached: bool = False
+    """Whether the attention is a constant of every derivative; an analysis sets it."""
 
     def __init__(self, options: SimPoolOptions, features: int, *, rngs: nnx.Rngs):
         self.query = nnx.Linear(features, options.hidden, use_bias=False, rngs=rngs)
@@ -42,16 +43,10 @@ class SimPool(nnx.Module):
         self.scale_limit = options.scale_limit
         self.features = features
 
-    def __call__(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B D"], Intermediates]:
+    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the weighted power mean and its weights."""
         query, keys = self.query(masked_mean(states, mask)), self.key(zero_padding(states, mask))
-        scores = jnp.einsum("bk,btk->bt", query, keys) / jnp.sqrt(query.shape[1])
+        scores = detach(jnp.einsum("bk,btk->bt", query, keys) / jnp.sqrt(query.shape[1]), self.detached)
         # The attention stays out of the power, as in the paper.
-
-        def pool(_: None, states: Array, scores: Array, mask: Array) -> Array:
-            return lnpool.pool(states, scores, self.p, mask=mask, scale_limit=self.scale_limit, sharpen=False)
-
-        pooled = devices.by_rows(pool, None, states, scores, mask)
+        pooled = lnpool.pool(states, scores, self.p, mask=mask, scale_limit=self.scale_limit, sharpen=False)
         return pooled, {"attention": lnpool.attention_weights(scores, mask=mask)}

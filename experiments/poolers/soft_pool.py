@@ -8,9 +8,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.contracts import Intermediates
-from experiments.layers import masked_softmax, zero_padding
-from experiments.options import Interval
+from experiments.base.contracts import Outputs
+from experiments.base.options import Interval
+from experiments.layers.masked import detach, masked_softmax, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +27,16 @@ class SoftPool(nnx.Module):
     """r = sum_i a_i h_i with a = softmax(t h_i), feature by feature; a text without tokens gives 0."""
 
     Options: ClassVar[type] = SoftPoolOptions
+    detached: bool = False
+    """Whether the attention is a constant of every derivative; an analysis sets it."""
 
     def __init__(self, options: SoftPoolOptions, features: int, *, rngs: nnx.Rngs):
         shape = (features,) if options.per == "feature" else ()
         self.sharpness = nnx.Param(jnp.full(shape, options.sharpness, jnp.float32))
         self.features = features
 
-    def __call__(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B D"], Intermediates]:
+    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the weighted mean, and the weights of every feature."""
         states = zero_padding(states, mask)
-        weights = masked_softmax(self.sharpness[...] * states, mask)
+        weights = detach(masked_softmax(self.sharpness[...] * states, mask), self.detached)
         return (weights * states).sum(axis=1), {"attention": weights, "sharpness": self.sharpness[...]}

@@ -6,12 +6,11 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from experiments.checkpoint import load_run
-from experiments.data.batching import Corpus
+from experiments.base.errors import DataError, UsageError
 from experiments.data.text import split_words
-from experiments.errors import DataError, UsageError
 from experiments.reporting.figures import STYLE
 from experiments.reporting.records import Row, Run
+from experiments.run.trained import load_run
 
 
 def split_text(given: str, rows: Sequence[Row]) -> tuple[str, list[Row]]:
@@ -33,11 +32,10 @@ def weights(run: Run, text: str) -> np.ndarray | None:
     except (OSError, KeyError) as error:
         raise DataError(f"{run.folder} cannot be loaded: {error}") from None
     words = split_words(text)
-    batch = next(Corpus([trained.vocabulary.encode(words)], [0], [trained.config.data.max_len], 1).in_order())
-    _, between = trained.model(batch.tokens, batch.mask)
-    if "attention" not in between:
+    _, outputs = next(trained.outputs([text]))
+    if "attention" not in outputs:
         return None
-    attention = np.asarray(between["attention"])[0]
+    attention = np.asarray(outputs["attention"])[0]
     return attention.reshape(len(attention), -1).mean(-1)[: len(words)]
 
 

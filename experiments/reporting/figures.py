@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
+from experiments.reporting.measures import Measure
 from experiments.reporting.needles import best_and_learned
 from experiments.reporting.records import Row, Run, natural, telling
 from experiments.reporting.statistics import estimate
@@ -60,19 +61,20 @@ def _task(row: Row) -> str:
     return row.key.task
 
 
-def accuracy(rows: Sequence[Row]) -> Figure | None:
-    """Test accuracy of every pooling, a panel a task, a marker an encoder, bars over 95 % intervals."""
+def scores(rows: Sequence[Row]) -> Figure | None:
+    """The test score of every pooling, a panel a task, a marker an encoder, bars over 95 % intervals."""
     tasks = _by([row for row in rows if row.finished], _task)
     encoders = sorted({row.key.encoder for row in rows})
     methods = sorted({row.key.method for row in rows}, key=natural, reverse=True)
     if len(methods) < 2:
         return None
+    measure = rows[0].key.measure
     figure, axes = _panels(len(tasks), 3.2, 1.5 + 0.42 * len(methods), beside=0.11 * max(map(len, methods)))
     for axis, (task, group) in zip(axes, tasks.items(), strict=True):
         for row in group:
             index = encoders.index(row.key.encoder)
             place = methods.index(row.key.method) + 0.22 * (index - (len(encoders) - 1) / 2)
-            mean, half, _ = estimate([100 * run.accuracy for run in row.finished])
+            mean, half, _ = estimate([measure.scale * run.score for run in row.finished])
             style: dict[str, Any] = {
                 "color": COLOURS[index % 7],
                 "marker": MARKERS[index % 7],
@@ -80,7 +82,7 @@ def accuracy(rows: Sequence[Row]) -> Figure | None:
                 "linestyle": "",
             }
             axis.errorbar(mean, place, xerr=half, capsize=2, label=row.key.encoder, **style)
-        axis.set(title=task, xlabel="test accuracy (%)", yticks=range(len(methods)), yticklabels=methods)
+        axis.set(title=task, xlabel=measure.axis, yticks=range(len(methods)), yticklabels=methods)
         axis.set_ylim(-0.6, len(methods) - 0.4)
         if axes.index(axis) % ACROSS:  # the names stand at the left panel
             axis.set_yticklabels([])
@@ -129,37 +131,38 @@ def exponent_over_training(rows: Sequence[Row]) -> Figure | None:
 
 
 def fixed_against_learned(rows: Sequence[Row]) -> Figure | None:
-    """Test accuracy against the fixed exponent, the learned exponent marked, a panel a task, encoder and setting."""
+    """The test score against the fixed exponent, the learned exponent marked, a panel a task, encoder and setting."""
     rows = [row for row in rows if row.finished and row.finished[0].p is not None]
     curves = {key: group for key, group in _by(rows, _curve).items() if len(_fixed(group)) > 2}
     if not curves:
         return None
     names = list(dict.fromkeys(name for _, name in curves))
     places = _by([*curves], lambda key: key[0])
+    measure = rows[0].key.measure
     figure, axes = _panels(len(places), 3.7, 3.3)
     for axis, (place, keys) in zip(axes, places.items(), strict=True):
         for key in keys:
             fixed, name = _fixed(curves[key]), f" of {key[1]}" if len(names) > 1 else ""
             colour, other = (COLOURS[(2 * names.index(key[1]) + n) % 7] for n in (0, 1))
-            marks = [estimate([100 * run.accuracy for run in row.finished]) for row in fixed]
+            marks = [estimate([measure.scale * run.score for run in row.finished]) for row in fixed]
             style: dict[str, Any] = {"marker": "o", "color": colour, "label": f"fixed p{name}"}
             bars = [mark.half or 0 for mark in marks]
             axis.errorbar([_p(row) for row in fixed], [m.mean for m in marks], bars, capsize=2, **style)
             style = {"marker": "*", "markersize": 11, "linestyle": "", "color": other}
             for run in (run for row in curves[key] for run in row.finished if run.trains_p):
                 p = np.mean(run.facts["p"])
-                axis.plot(p, 100 * run.accuracy, label=f"learned p{name}, a seed each", **style)
+                axis.plot(p, measure.scale * run.score, label=f"learned p{name}, a seed each", **style)
         _log_axis(axis, [_p(row) for key in keys for row in _fixed(curves[key])])
-        task, encoder, setting = place
+        task, encoder, setting, _ = place
         others = [other for other in places if other[:2] == (task, encoder)]
         title = f"{task}, {encoder}" + f"\n{telling(setting, [other[2] for other in others])}" * (len(others) > 1)
         axis.set_title(title, fontsize=12)
-        axis.set(xlabel="exponent p (log scale)", ylabel="test accuracy (%)")
+        axis.set(xlabel="exponent p (log scale)", ylabel=measure.axis)
     _legend(figure, axes)
     return figure
 
 
-def _curve(row: Row) -> tuple[tuple[str, str, str], str]:
+def _curve(row: Row) -> tuple[tuple[str, str, str, str], str]:
     """What the rows of one curve share: the place, and the pooler with all options but the exponent's."""
     options = [part for part in row.key.pool.split(", ") if not part.startswith(("pool.p_init=", "pool.exponent="))]
     return row.key.place, row.key._replace(pool=", ".join(options)).method
@@ -240,10 +243,31 @@ def _entropies(run: Run) -> list[tuple[float, float]]:
     return [(epoch, float(np.mean(entropy))) for epoch, entropy in found if entropy is not None]
 
 
-FIGURES: dict[str, tuple[str, Callable[[Sequence[Row]], Figure | None]]] = {
-    "accuracy": ("Test accuracy of every pooling; bars are 95 % intervals over seeds", accuracy),
-    "exponent": ("The learned exponent over training; a line is a run, or a head of a run", exponent_over_training),
-    "fixed": ("Accuracy against the fixed exponent; bars are 95 % intervals over seeds", fixed_against_learned),
-    "needles": ("The best fixed exponent and the learned one against the number of signal words", needles),
-    "hardness": ("Entropy of the attention over training, mean over seeds: low is hard", hardness),
-}
+SCORES = "scores"
+
+
+def figures(measure: Measure) -> dict[str, tuple[str, str, Callable[[Sequence[Row]], Figure | None]]]:
+    """Return all figures by kind: the name of the file, the caption, and what draws runs of one objective."""
+    return {
+        SCORES: (
+            measure.name,
+            f"Test {measure.label} of every pooling; bars are 95 % intervals over seeds",
+            scores,
+        ),
+        "exponent": (
+            "exponent",
+            "The learned exponent over training; a line is a run, or a head of a run",
+            exponent_over_training,
+        ),
+        "fixed": (
+            "fixed",
+            f"{measure.title} against the fixed exponent; bars are 95 % intervals over seeds",
+            fixed_against_learned,
+        ),
+        "needles": (
+            "needles",
+            "The best fixed exponent and the learned one against the number of signal words",
+            needles,
+        ),
+        "hardness": ("hardness", "Entropy of the attention over training, mean over seeds: low is hard", hardness),
+    }

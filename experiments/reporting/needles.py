@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.reporting.formats import Cell, Table
+from experiments.reporting.measures import Measure
 from experiments.reporting.records import Row, Run
 from experiments.reporting.statistics import Estimate, estimate
-from experiments.reporting.tables import Cell, Table
 
 CLOSE = 0.25
 
@@ -18,13 +19,13 @@ class Line(NamedTuple):
 
     signals: int
     best: float
-    """The fixed exponent with the highest mean validation accuracy."""
+    """The fixed exponent with the best mean score on validation."""
     lowest: float
     """The fixed exponent with the lowest validation loss: the lowest of a run, mean over runs; less noisy."""
-    best_accuracy: Estimate
+    best_score: Estimate
     learned: Estimate
     """The learned exponent of the tested parameters."""
-    learned_accuracy: Estimate
+    learned_score: Estimate
     fitted: float
     """The fixed exponent with the lowest mean training loss at the end of training: what the gradient strives for."""
     final: Estimate
@@ -50,18 +51,18 @@ def best_and_learned(rows: Sequence[Row]) -> list[Line]:
         fixed = [row for row in group if not row.finished[0].trains_p]
         learned = [row for row in group if row.finished[0].trains_p]
         if len(fixed) > 1 and len(learned) == 1:
-            best = max(fixed, key=lambda row: _mean(row, lambda run: run.facts["validation"]["accuracy"]))
+            best = max(fixed, key=lambda row: row.key.measure.gain([run.validated for run in row.finished]))
             lowest = min(fixed, key=lambda row: _mean(row, _lowest_loss))
             fitted = min(fixed, key=lambda row: _mean(row, lambda run: run.validations[-1]["train_loss"]))
-            accuracies = [estimate([run.accuracy for run in row.finished]) for row in (best, learned[0])]
+            scores = [estimate([run.score for run in row.finished]) for row in (best, learned[0])]
             lines.append(
                 Line(
                     signals,
                     _p(best.finished[0]),
                     _p(lowest.finished[0]),
-                    accuracies[0],
+                    scores[0],
                     estimate([_p(run) for run in learned[0].finished]),
-                    accuracies[1],
+                    scores[1],
                     _p(fitted.finished[0]),
                     estimate([float(np.mean(run.validations[-1]["p"])) for run in learned[0].finished]),
                 )
@@ -75,7 +76,7 @@ def _p(run: Run) -> float:
 
 
 def _lowest_loss(run: Run) -> float:
-    """Of all validations: the tested parameters are those of the best accuracy, and their loss jumps with the epoch."""
+    """Of all validations: the tested parameters are those of the best score, and their loss jumps with the epoch."""
     return float(min(record["loss"] for record in run.validations))
 
 
@@ -83,15 +84,16 @@ def _mean(row: Row, score: Callable[[Run], float]) -> float:
     return float(np.mean([score(run) for run in row.finished]))
 
 
-def table(lines: Sequence[Line]) -> Table:
+def table(lines: Sequence[Line], measure: Measure) -> Table:
     """Return one row a number of signal words."""
-    ratios = ("learned / best by accuracy", "by loss")
+    score = measure.label
+    ratios = (f"learned / best by {score}", "by loss")
     end = ("best p by training loss at the end", "learned p there")
-    header = ("k", "best p by accuracy", "accuracy there", "best p by loss", "learned p", "accuracy", *ratios, *end)
+    header = ("k", f"best p by {score}", f"{score} there", "best p by loss", "learned p", score, *ratios, *end)
     rows: list[tuple[Cell, ...]] = []
     for line in lines:
-        fixed: tuple[Cell, ...] = (line.best, line.best_accuracy, line.lowest)
-        learned: tuple[Cell, ...] = (line.learned, line.learned_accuracy)
+        fixed: tuple[Cell, ...] = (line.best, line.best_score, line.lowest)
+        learned: tuple[Cell, ...] = (line.learned, line.learned_score)
         compared = (line.ratio(line.best), line.ratio(line.lowest), line.fitted, line.final)
         rows.append((line.signals, *fixed, *learned, *compared))
     return Table(header, tuple(rows), (0, 2, 4, 2, 2, 4, 2, 2, 2, 2))

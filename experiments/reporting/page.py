@@ -4,16 +4,17 @@ import re
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.errors import UsageError
-from experiments.reading import read_object
-from experiments.reporting import attended, figures, needles, records, statistics, tables
+from experiments.base.errors import UsageError
+from experiments.base.json_files import read_object
+from experiments.reporting import attended, figures, formats, needles, records, sentences, statistics, tables
+from experiments.reporting.measures import Measure, in_order
 from experiments.reporting.records import Row
-from experiments.reporting.statistics import Comparison, Estimate
-from experiments.writer import SWEEP
+from experiments.reporting.statistics import Comparison
+from experiments.storage.run_folder import SWEEP
 
 
 class Page:
@@ -31,7 +32,7 @@ class Page:
         """Add paragraphs."""
         self.parts += paragraphs
 
-    def table(self, name: str, table: tables.Table) -> None:
+    def table(self, name: str, table: formats.Table) -> None:
         """Add a table, and write it as CSV and LaTeX."""
         (self.assets / f"{name}.csv").write_text(table.csv(), encoding="utf-8")
         (self.assets / f"{name}.tex").write_text(table.latex(), encoding="utf-8")
@@ -55,16 +56,16 @@ def write(path: Path, folders: Sequence[Path], texts: Sequence[str]) -> None:
     chosen = [attended.split_text(given, everything) for given in texts]
     page = Page(path)
     page.say("# Experiments", PREFACE)
-    linear = [row for row in everything if row.key.pooler == "linear"]
+    baselines = [row for row in everything if row.is_baseline]
     used: set[str] = set()
     for folder, rows in sections:
-        neural = [row for row in rows if row.key.pooler != "linear"]
+        neural = [row for row in rows if not row.is_baseline]
         if neural:
             name = folder.resolve().name
             if name in used:
                 raise UsageError(f"two folders are named {name!r}: sections go by the names of folders.")
             used.add(name)
-            _section(page, folder, name, neural, linear)
+            _section(page, folder, name, neural, baselines)
     for index, (text, rows) in enumerate(chosen):
         figure = attended.draw(text, rows)
         if figure is not None:
@@ -82,7 +83,35 @@ and their options) the mean differences are tested by Wilcoxon's signed-rank tes
 places that share a task are not independent, so read these p-values as a summary, not as proof."""
 
 
-def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], linear: Sequence[Row]) -> None:
+class _Part(NamedTuple):
+    """The rows of one section that are of one objective."""
+
+    name: str
+    """What the files of the part begin with."""
+    measure: Measure
+    rows: Sequence[Row]
+    found: dict[records.Key, Comparison]
+    lines: Sequence[needles.Line]
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are poolers at the same place."""
+        return any(one.key.place == other.key.place for one, other in combinations(self.rows, 2)) and not self.lines
+
+
+def _parts(name: str, rows: Sequence[Row], found: dict[records.Key, Comparison]) -> list[_Part]:
+    """Return the rows objective by objective."""
+    objectives = in_order(row.key.objective for row in rows)
+    parts = []
+    for objective in objectives:
+        own = [row for row in rows if row.key.objective == objective]
+        compared = {key: comparison for key, comparison in found.items() if key.objective == objective}
+        begin = f"{name}-{objective}" if len(objectives) > 1 else name
+        parts.append(_Part(begin, own[0].key.measure, own, compared, needles.best_and_learned(own)))
+    return parts
+
+
+def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], baselines: Sequence[Row]) -> None:
     """Everything about the runs of one folder."""
     found = statistics.comparisons(rows)
     page.say(f"## {name}")
@@ -94,53 +123,62 @@ def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], linear: S
         if done < told["cells"]:
             page.say(f"**Not complete: {done} of the {told['cells']} cells have been done so far.**")
     page.say(_costs(rows))
-    lines = needles.best_and_learned(rows)
-    if lines:
-        page.table(f"{name}-needles", needles.table(lines))
-        page.say(_needles_in_words(lines))
-    compares = any(one.key.place == other.key.place for one, other in combinations(rows, 2)) and not lines
-    if compares:
-        _pivots(page, name, rows, found)
-    if found and not lines:
-        overall = statistics.overall(found)
-        page.say("Against attention pooling, over all places; time is that of a training step as a multiple of its:")
-        page.table(f"{name}-overall", tables.against_attention(overall, rows))
-        page.say(_in_words(found))
-    learned = tables.exponents(rows)
-    if learned.rows and not lines:
-        page.say("The learned exponent of the tested parameters:")
-        page.table(f"{name}-exponents", learned)
-    if any(row.key.pooler == "naive_norm" or row.failed for row in rows):
-        page.say("What broke down because a number was not finite, speed and score:")
-        page.table(f"{name}-stability", tables.stability(rows))
-    against = tables.against_linear([*rows, *linear])
-    if against.rows:
-        page.say("Against the linear baseline; encoder and pooler are those that validation prefers:")
-        page.table(f"{name}-linear", against)
-        page.say(_linear_in_words(against))
+    parts = _parts(name, rows, found)
+    for part in parts:
+        _tables(page, part, [row for row in baselines if row.key.objective == part.rows[0].key.objective])
     every = tables.results(rows, found, brief=True)
-    is_plain = not (compares or lines)  # then these rows are all that there is to read
+    is_plain = not any(part.compares or part.lines for part in parts)  # then these rows are all that there is to read
     if is_plain:
         page.table(f"{name}-rows", every)
-    for kind, (caption, draw) in figures.FIGURES.items():
-        figure = draw(rows) if compares or kind != "accuracy" else None
-        if figure is not None:
-            page.figure(f"{name}-{kind}", caption, figure)
+    for part in parts:
+        for kind, (file, caption, draw) in figures.figures(part.measure).items():
+            figure = draw(part.rows) if part.compares or kind != figures.SCORES else None
+            if figure is not None:
+                page.figure(f"{part.name}-{file}", caption, figure)
     page.say("<details><summary>All rows, and the command of each</summary>")
     if not is_plain:
         page.table(f"{name}-rows", every)
     page.say(_commands(rows), "</details>")
 
 
-def _pivots(page: Page, name: str, rows: Sequence[Row], found: dict[records.Key, Comparison]) -> None:
+def _tables(page: Page, part: _Part, baselines: Sequence[Row]) -> None:
+    """The tables of the runs of one objective, and what they say in words."""
+    name, rows, found = part.name, part.rows, part.found
+    if part.lines:
+        page.table(f"{name}-needles", needles.table(part.lines, part.measure))
+        page.say(sentences.needles_in_words(part.lines, part.measure))
+    if part.compares:
+        _pivots(page, part)
+    if found and not part.lines:
+        overall = statistics.overall(found)
+        page.say("Against attention pooling, over all places; time is that of a training step as a multiple of its:")
+        page.table(f"{name}-overall", tables.against_attention(overall, rows))
+        page.say(sentences.in_words(found, part.measure))
+    learned = tables.exponents(rows)
+    if learned.rows and not part.lines:
+        page.say("The learned exponent of the tested parameters:")
+        page.table(f"{name}-exponents", learned)
+    if any(row.key.pooler == "naive_norm" or row.failed for row in rows):
+        page.say("What broke down because a number was not finite, speed and score:")
+        page.table(f"{name}-stability", tables.stability(rows))
+    against = tables.against_baseline(rows, baselines)
+    if against.rows:
+        _, kind, *_ = against.header
+        page.say(f"Against the {kind} baseline; encoder and pooler are those that validation prefers:")
+        page.table(f"{name}-{kind}", against)
+        page.say(sentences.baseline_in_words(against, part.measure))
+
+
+def _pivots(page: Page, part: _Part) -> None:
     """A table an encoder: poolers by tasks."""
-    for encoder in sorted({row.key.encoder for row in rows}):
-        usual = tables.usual_n([row for row in rows if row.key.encoder == encoder])
+    for encoder in sorted({row.key.encoder for row in part.rows}):
+        usual = tables.usual_n([row for row in part.rows if row.key.encoder == encoder])
+        score = f"{part.measure.label}{' in percent' * part.measure.is_share}"
         page.say(
-            f"Test accuracy in percent, encoder `{encoder}`, n = {usual} unless a cell says otherwise; bold is the "
+            f"Test {score}, encoder `{encoder}`, n = {usual} unless a cell says otherwise; bold is the "
             "best mean of a task, `*` differs from attention pooling (Holm p < 0.05):"
         )
-        page.table(f"{name}-{encoder}", tables.pivot(rows, found, encoder))
+        page.table(f"{part.name}-{encoder}", tables.pivot(part.rows, part.found, encoder))
 
 
 def _costs(rows: Sequence[Row]) -> str:
@@ -159,79 +197,6 @@ def _hardware(environment: dict[str, Any]) -> str:
     versions = ", ".join(f"{package} {environment[package]}" for package in packages if package in environment)
     device, cores = environment.get("device", "?"), environment.get("cpu_count", "?")
     return f"{device} ({cores} usable cores a process), {environment.get('system', '?')}, {versions}"
-
-
-def _in_words(found: dict[records.Key, Comparison]) -> str:
-    """Where learned norm helps and where it does not, a sentence for each."""
-    ours = {key: comparison for key, comparison in found.items() if key.pooler == "learned_norm"}
-    if not ours:
-        return ""
-    sentences = []
-    for method in sorted({key.method for key in ours}):
-        mine = {key: comparison for key, comparison in ours.items() if key.method == method}
-        below = [_where(key) for key, c in mine.items() if c.difference.mean <= 0]
-        sure = {sign: [_where(key) for key, c in mine.items() if _is_sure(c, sign)] for sign in (1, -1)}
-        text = f"`{method}`: mean accuracy above attention pooling in {len(mine) - len(below)} of {len(mine)} places. "
-        text += f"It does not help on {', '.join(below)}. " if below else ""
-        text += f"After correction the difference is above zero in {len(sure[1])}{_listed(sure[1])}"
-        sentences.append(f"{text} and below zero in {len(sure[-1])}{_listed(sure[-1])}.")
-    return "\n\n".join(sentences)
-
-
-def _where(key: records.Key) -> str:
-    return f"{key.task} with {key.encoder}"
-
-
-def _is_sure(comparison: Comparison, sign: int) -> bool:
-    return comparison.corrected is not None and comparison.corrected < 0.05 and comparison.difference.mean * sign > 0
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f" ({', '.join(names)})" if names else ""
-
-
-def _needles_in_words(lines: Sequence[needles.Line]) -> str:
-    close = {
-        "accuracy": [str(line.signals) for line in lines if line.is_close(line.best)],
-        "loss": [str(line.signals) for line in lines if line.is_close(line.lowest)],
-    }
-    told = [f"{len(found)} by {score}{_listed(found)}" for score, found in close.items()]
-    apart = [str(line.signals) for line in lines if _apart(line.best_accuracy, line.learned_accuracy)]
-    return (
-        f"Of {len(lines)} values of k, the learned p is within 25 % of the best fixed p for {', for '.join(told)}. The "
-        "best fixed p has the highest mean validation accuracy, or the lowest validation loss, that of a run being the "
-        "lowest of all its validations. The intervals of the test accuracy at the best fixed p by accuracy and at the "
-        "learned p are apart for "
-        f"{len(apart)}{_listed(apart)}. The learned p is that of the tested parameters, which are those of the highest "
-        "validation accuracy of a run; the last column has it at the end of training." + _why_not(lines)
-    )
-
-
-def _why_not(lines: Sequence[needles.Line]) -> str:
-    """Why a learned exponent misses the best fixed one: what it is learned from."""
-    below = [str(line.signals) for line in lines if line.fitted < line.lowest]
-    if not below:
-        return ""
-    return (
-        "\n\nWhy not: the exponent is learned from the training loss. At the end of training, that loss is lowest at a "
-        "smaller fixed exponent than the validation loss for "
-        f"{len(below)} of {len(lines)} values of k{_listed(below)}. What a larger exponent gains, it gains on texts "
-        "that were not trained on, as regularisation does, and no gradient of the training loss shows that."
-    )
-
-
-def _apart(one: Estimate, other: Estimate) -> bool:
-    """Whether two intervals do not overlap; a single run has none."""
-    if one.half is None or other.half is None:
-        return False
-    return abs(one.mean - other.mean) > one.half + other.half
-
-
-def _linear_in_words(table: tables.Table) -> str:
-    ahead = [str(row[0]) for row in table.rows if isinstance(row[-1], float) and row[-1] > 0]
-    behind = [str(row[0]) for row in table.rows if str(row[0]) not in ahead]
-    text = f"The neural row is ahead of the linear baseline on {len(ahead)} of {len(table.rows)} tasks{_listed(ahead)}"
-    return f"{text}, behind or equal on {', '.join(behind)}." if behind else f"{text}."
 
 
 def _commands(rows: Sequence[Row]) -> str:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -12,12 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.checkpoint import CONFIG
-from experiments.config import Config, command_line, config_changes, from_json
-from experiments.errors import DataError, UsageError
-from experiments.options import REPEATS, in_words
-from experiments.reading import object_of, read_object, text_of
-from experiments.writer import ENVIRONMENT, FAILURE, METRICS, SUMMARY
+from experiments.base.errors import DataError, UsageError
+from experiments.base.json_files import read_object
+from experiments.base.options import in_words, repeats
+from experiments.reporting.measures import Measure, measure_of
+from experiments.run import result
+from experiments.run.config import Config, command_line, config_changes, default_objective, from_json
+from experiments.run.result import BEFORE
+from experiments.storage.finished import Finished, finished, tell_unverified, why_not_finished
+from experiments.storage.manifest import MANIFEST
+from experiments.storage.run_folder import ENVIRONMENT, FAILURE, SUMMARY
 
 
 class Key(NamedTuple):
@@ -30,6 +36,7 @@ class Key(NamedTuple):
     """Options that are not the pooler's."""
     pool: str
     """Options of the pooler."""
+    objective: str
 
     @property
     def options(self) -> str:
@@ -42,9 +49,14 @@ class Key(NamedTuple):
         return f"{self.pooler} ({self.pool.replace('pool.', '')})" if self.pool else self.pooler
 
     @property
-    def place(self) -> tuple[str, str, str]:
-        """What poolers are compared at: task, encoder, and the options that are not the pooler's."""
-        return self.task, self.encoder, self.setting
+    def place(self) -> tuple[str, str, str, str]:
+        """What poolers are compared at: task, encoder, the options that are not the pooler's, and the objective."""
+        return self.task, self.encoder, self.setting, self.objective
+
+    @property
+    def measure(self) -> Measure:
+        """The metric that runs of the objective are compared by."""
+        return measure_of(self.objective)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +67,11 @@ class Run:
     key: Key
     seed: int
     config: Config | None
-    """None for the linear baseline, which has no configuration of a network."""
+    """None for a baseline, which has no configuration of a network."""
     summary: dict[str, Any] | None
     exit_code: int = 0
+    source: Finished | None = None
+    """The files of a finished run."""
 
     @property
     def fold(self) -> int:
@@ -78,9 +92,19 @@ class Run:
         return self.summary
 
     @property
-    def accuracy(self) -> float:
-        """Test accuracy."""
-        return self.facts["test"]["accuracy"]
+    def score(self) -> float:
+        """The test value of the metric by which the objective chooses."""
+        return self.facts["test"][self.key.measure.name]
+
+    @property
+    def validated(self) -> float:
+        """The same metric on the validation split."""
+        return float(self.facts["validation"][self.key.measure.name])
+
+    @property
+    def test_digest(self) -> str | None:
+        """The fingerprint of the encoded test split; None for a baseline that reads texts in its own way."""
+        return self.facts.get("data", {}).get("test", {}).get("digest")
 
     @property
     def p(self) -> np.ndarray | None:
@@ -101,20 +125,20 @@ class Run:
     def command(self) -> str:
         """The command that makes this run, data fetched from upstream."""
         if self.config is None:
-            return f"python -m experiments.baseline --task {self.key.task}"
+            task, objective = self.key.task, self.key.objective
+            is_default = default_objective(task, {}) == objective
+            return f"python -m experiments.baseline --task {task}" + f" --objective {objective}" * (not is_default)
         return " ".join(["python -m experiments.train", *command_line(self.config)])
 
     @cached_property
     def validations(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; none for a run that has no such file."""
-        path = self.folder / METRICS
-        return [object_of(line, path) for line in text_of(path).splitlines()] if path.exists() else []
+        return [] if self.source is None else result.validations(self.source, self.facts)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Versions and device; empty when they were not recorded."""
-        path = self.folder / ENVIRONMENT
-        return read_object(path) if path.exists() else {}
+        return self.source.read_object(ENVIRONMENT) if self.source and self.source.has(ENVIRONMENT) else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +154,19 @@ class Row:
         """Whether equal texts share a fold: else the test split holds texts of the training split, and is easier."""
         return "data.grouped=False" not in self.key.setting
 
-    def accuracies(self) -> dict[tuple[int, int], float]:
-        """Test accuracy by fold and seed."""
-        return {run.repeat: run.accuracy for run in self.finished}
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the runs are of no network."""
+        return any(run.config is None for run in self.finished)
+
+    def scores(self) -> dict[tuple[int, int], float]:
+        """The test values of the metric by which the objective chooses, by fold and seed."""
+        return {run.repeat: run.score for run in self.finished}
+
+    @property
+    def gain(self) -> float:
+        """The mean score, larger where better; that of a row without finished runs is the worst."""
+        return self.key.measure.gain([*self.scores().values()])
 
 
 def natural(text: str) -> list[Any]:
@@ -156,29 +190,35 @@ def telling(setting: str, settings: Sequence[str]) -> str:
 
 def read(folder: Path) -> Run:
     """Return a run from its folder."""
-    summary, failure = folder / SUMMARY, folder / FAILURE
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give run folders, or the folder of a sweep.")
-    if summary.exists():
-        return _finished(folder, read_object(summary))
+    return _read(folder, finished(folder))
+
+
+def _read(folder: Path, source: Finished | None) -> Run:
+    failure = folder / FAILURE
+    if source:
+        return _finished(folder, source)
     if failure.exists():
         record = read_object(failure)
         config = _config(failure, json.dumps(record.get("config")))
-        return Run(folder, _key(config), config.seed, config, None, int(record.get("exit_code", 1)))
-    raise DataError(f"{folder} has no {SUMMARY}: give the folder of a finished run.")
+        code = record.get("exit_code", 1)
+        if type(code) is not int:
+            raise DataError(f"{failure} states the exit code {code!r}, expected a number.")
+        return Run(folder, _key(config), config.seed, config, None, code)
+    raise DataError(why_not_finished(folder))
 
 
-def _finished(folder: Path, summary: dict[str, Any]) -> Run:
-    path = folder / CONFIG
-    try:
-        float(summary["test"]["accuracy"]), float(summary["test"]["macro_f1"]), float(summary["seconds"]["total"])
-        if path.exists():
-            config = _config(path, text_of(path))
-            return Run(folder, _key(config), config.seed, config, summary)
-        key = Key(summary["task"], summary["encoder"], summary["pooler"], summary.get("options", ""), "")
-        return Run(folder, key, int(summary["seed"]), None, summary)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder / SUMMARY} is not the summary of a run: {error!r}.") from None
+def _finished(folder: Path, source: Finished) -> Run:
+    found = result.read(source)
+    config, summary = found.config, found.facts
+    if config is not None:
+        return Run(folder, _key(config), config.seed, config, summary, source=source)
+    task, encoder, pooler, options = (summary.get(name, "") for name in ("task", "encoder", "pooler", "options"))
+    if any(type(name) is not str for name in (task, encoder, pooler, options)) or type(summary.get("seed")) is not int:
+        raise DataError(f"{folder / SUMMARY} is not the summary of a run: it must name task, encoder, pooler and seed.")
+    key = Key(task, encoder, pooler, options, "", summary.get("objective", BEFORE))
+    return Run(folder, key, summary["seed"], None, summary, source=source)
 
 
 def _config(path: Path, text: str) -> Config:
@@ -189,10 +229,10 @@ def _config(path: Path, text: str) -> Config:
 
 
 def _key(config: Config) -> Key:
-    changes = {path: value for path, value in config_changes(config).items() if path not in REPEATS}
+    changes = {path: value for path, value in config_changes(config).items() if path not in repeats(config)}
     pool = {path: value for path, value in changes.items() if path.startswith("pool.")}
     setting = {path: value for path, value in changes.items() if not path.startswith("pool.")}
-    return Key(config.task, config.encoder, config.pooler, in_words(setting), in_words(pool))
+    return Key(config.task, config.encoder, config.pooler, in_words(setting), in_words(pool), config.objective)
 
 
 def collect(folders: Iterable[Path]) -> list[Run]:
@@ -200,10 +240,22 @@ def collect(folders: Iterable[Path]) -> list[Run]:
     runs = []
     for folder in folders:
         inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        results = [path for path in inside if (path / SUMMARY).exists() or (path / FAILURE).exists()]
-        is_run = (folder / SUMMARY).exists() or (folder / FAILURE).exists()
-        runs += [read(path) for path in results] if results and not is_run else [read(folder)]
+        results = [path for path in inside if _has_result(path)]
+        if not results or _has_result(folder):
+            runs.append(read(folder))
+            continue
+        for path in results:
+            source = finished(path)
+            if source is None and not (path / FAILURE).exists():
+                print(f"{why_not_finished(path)} It is left out.", file=sys.stderr)
+            else:
+                runs.append(_read(path, source))
+    tell_unverified([run.source for run in runs])
     return runs
+
+
+def _has_result(folder: Path) -> bool:
+    return any(os.path.lexists(folder / name) for name in (SUMMARY, FAILURE, MANIFEST))
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:

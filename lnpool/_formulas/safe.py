@@ -28,14 +28,19 @@ def within(x: Array, lower: Array, upper: Array) -> Array:
     return x + lax.stop_gradient(jnp.clip(x, lower, upper) - x)
 
 
+def cancelled(x: Array, at: Array) -> Array:
+    """``x``, and 0 where only rounding is left of it, with the derivative of x everywhere."""
+    return x - lax.stop_gradient(jnp.where(at, x, 0))
+
+
 def sign_of(p: Array) -> Array:
     """+1 for p >= 0, else -1."""
     return jnp.where(p >= 0, 1, -1).astype(p.dtype)
 
 
-def finite(p: Array) -> Array:
-    """The exponent with +-inf replaced by a number that acts as one."""
-    return jnp.clip(p, -INFINITE, INFINITE)
+def finite(x: Array) -> Array:
+    """An exponent or scores with +-inf replaced by a number that acts as one; infinite scores are then equal."""
+    return jnp.clip(x, -INFINITE, INFINITE)
 
 
 def log_ratio(is_linear: bool, states: Array, zero: Array, reference: Array) -> Array:

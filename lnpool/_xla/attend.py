@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lnpool._formulas import attention as formula
-from lnpool._formulas.safe import at_least, select
+from lnpool._formulas.safe import at_least, finite, select
 from lnpool._types import Attention, Call, Inputs
 from lnpool._xla import packed
 from lnpool._xla.cpu_blocks import Block, Parts, over_tokens
@@ -31,7 +31,7 @@ def attend(call: Call, inputs: Inputs) -> Attention:
     assert scores is not None
     one = jnp.ones((), p.dtype)
     is_text = None if mask is None else meeting.total(mask.astype(p.dtype), axis=-1) > 0
-    scores = select(mask, scores, 0).astype(p.dtype)
+    scores = finite(select(mask, scores, 0).astype(p.dtype))
     largest = select(is_text, meeting.extremum(one, scores, mask, axis=-1), 0)
     scores = formula.centred(scores, meeting.rows(largest))
     smallest = select(is_text, meeting.extremum(-one, scores, mask, axis=-1), 0)

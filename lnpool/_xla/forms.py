@@ -14,7 +14,7 @@ from jax import Array, lax
 from lnpool import _compat
 from lnpool._formulas import attention as attention_formula
 from lnpool._formulas import exact, single_pass
-from lnpool._formulas.safe import at_least, finite, log_ratio, select, sign_of, within
+from lnpool._formulas.safe import at_least, cancelled, log_ratio, select, sign_of, within
 from lnpool._formulas.scale import SCALE_LIMITS
 from lnpool._types import Attention, Call, Inputs, Residuals
 from lnpool._xla.attend import log_weights, rows_of
@@ -160,7 +160,8 @@ def single(texts: Texts, want_slope: bool) -> Pooled:
     slope = rho
     if want_slope:
         e = jnp.where(accurate & ~nothing, parts.sums[1], 0)
-        slope = jnp.where(equal | nothing, 0, single_pass.slope(p, w, e, rho, attention.mean_z, call.sharpen))
+        slope = cancelled(single_pass.slope(p, w, e, rho, attention.mean_z, call.sharpen), equal)
+        slope = jnp.where(nothing, 0, slope)
     y_reference = jnp.where(nothing, -jnp.inf, jnp.zeros_like(rho))
     return Pooled(rho, nothing, slope, reference, y_reference, jnp.log(w) + attention.log_z, accurate)
 
@@ -181,8 +182,7 @@ def single_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset:
         by_states = g * _of_linear(call, p, of) * single_pass.by_states(p, d, log_v, of.rho)
         states = select(block.mask, block.states.astype(p.dtype), 0)
         # A state that is r has w = v: without rounding, the scores of equal states get no gradient.
-        by_scores = by_states * states - v * k
-        by_scores = by_scores - lax.stop_gradient(jnp.where(d == of.rho, by_scores, 0))
+        by_scores = cancelled(by_states * states - v * k, d == of.rho)
     else:
         by_states = k * single_pass.by_log_states(p, d, log_v, of.rho)
         by_scores = by_states - v * k
@@ -234,6 +234,8 @@ def _exact_references(texts: Texts, p: Array) -> tuple[Array, Array]:
 
     reference = lax.stop_gradient(sign) * texts.over_tokens(of_states).maxima
     reference = jnp.where(jnp.isinf(reference), 1 if linear else 0, reference)
+    if linear:  # where it is negative, so are all others, and no ratio would show it
+        reference = jnp.where(reference < 0, jnp.nan, reference)
     of_rows = texts.rows(reference, attention.offset, attention.log_z)
 
     def of_exponents(block: Block) -> Parts:
@@ -253,7 +255,7 @@ def exponents_of_w(texts: Texts, p: Array, of: Elements, y_reference: Array) -> 
 
 def exact_form(texts: Texts, want_slope: bool) -> Pooled:
     """The exact form; two passes find the references, one sums, and one more takes the slope."""
-    call, p, attention = texts.call, finite(texts.p), texts.attention
+    call, p, attention = texts.call, exact.usable(texts.p, texts.call.log_output), texts.attention
     reference, y_reference = _exact_references(texts, p)
     of_rows = texts.rows(reference, attention.offset, attention.log_z, y_reference)
 
@@ -292,7 +294,7 @@ def _exact_slope(texts: Texts, p: Array, *known: Array) -> Array:
 
 def exact_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: Array, log_z: Array) -> Pair:
     """Cotangents of states and scores [B T *H K] for the cotangent ``g`` of the result; at padding finite."""
-    call, p, k = texts.call, finite(texts.p), g * of.gain
+    call, p, k = texts.call, exact.usable(texts.p, texts.call.log_output), g * of.gain
     tokens = elements(texts, block, lax.stop_gradient(of.reference), offset, log_z)
     shares = _shares(texts, p, tokens, lax.stop_gradient(of.y_reference), of.log_w, of.rho)
     if call.is_linear:

@@ -128,12 +128,11 @@ def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array
         ((attention.offset, attention.log_z), residuals, jnp.ones_like(residuals.value))
     )
 
-    def contract(with_exact: bool) -> tuple[Array, ...]:
-        # No loop over tokens: reverse mode would keep the partial derivatives anyway.
-        by_states, by_scores = _pullback(texts, whole, weights, known, ones, with_exact)
-        return (jnp.sum(by_states * dstates + by_scores * dscores, axis=1, keepdims=True),)
-
-    (by_tokens,) = _by_form(residuals, contract)
+    # No loop over tokens: reverse mode would keep the partial derivatives anyway. And nothing but them in the
+    # conditional: one that holds tangents too cannot be transposed when vmap makes it a select.
+    partials = functools.partial(_pullback, texts, whole, weights, known, ones)
+    by_states, by_scores = _by_form(residuals, partials)
+    by_tokens = jnp.sum(by_states * dstates + by_scores * dscores, axis=1, keepdims=True)
     by_tokens = meeting._replace(packing=inputs.packing).sums(by_tokens)
     by_exponent = residuals.gain * residuals.slope * tangents.p
     total = Meeting(None, call.axis_name).on_all_devices(by_tokens) + by_exponent

@@ -7,12 +7,12 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Before these modules are loaded: every shape they promise is checked at every call of a test.
-SHAPED = ("encoders", "heads", "layers", "losses", "metrics", "poolers")
+SHAPED = ("encoders", "layers", "objectives", "poolers")
 install_import_hook([f"experiments.{name}" for name in SHAPED], "beartype.beartype")
 
-from experiments import devices  # noqa: E402
-from experiments.classification import TextClassification, TextOptions  # noqa: E402
+from experiments.base import devices  # noqa: E402
 from experiments.data.text import Example  # noqa: E402
+from experiments.data.text_task import TextOptions, TextTask  # noqa: E402
 from experiments.tasks import TASKS  # noqa: E402
 
 CLUES = {"animal": ["cat", "dog", "crow"], "plant": ["oak", "fern", "moss"], "tool": ["saw", "file", "vice"]}
@@ -32,7 +32,7 @@ def toy_examples() -> list[Example]:
     return examples
 
 
-class Toy(TextClassification):
+class Toy(TextTask):
     """Which of three kinds a text names."""
 
     Options: ClassVar[type] = TextOptions
@@ -53,7 +53,7 @@ TINY = OPTIONS.split()
 def one_device():
     """All devices are one, unless a test says how many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices, "all_of_them", lambda: 1)
+        patch.setattr(devices, "available", lambda: 1)
         yield
 
 

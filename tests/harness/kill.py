@@ -19,11 +19,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments import checkpoints
-from experiments.errors import DataError
-from experiments.journal import Journal
-from experiments.saving import Saver
-from experiments.steps import State
+from experiments.base.errors import DataError
+from experiments.run.journal import Journal
+from experiments.run.saver import Saver
+from experiments.run.step import State
+from experiments.storage import checkpoints
 from experiments.train import main as train
 
 OPTIONS = """
@@ -45,13 +45,13 @@ def session(arguments: list[str], log: Path, last: int | None = None) -> int:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
 
-    def after(saver: Saver, step: int, state: State, journal: Journal) -> None:
+    def serve(saver: Saver, request: int, step: int, state: State, journal: Journal) -> None:
         if step == last:
             saver.save(step, state, journal)
 
     Saver.discard = lambda self: None  # type: ignore[method-assign]  # the last state is to be compared
     if last is not None:
-        Saver.after = after  # type: ignore[method-assign]
+        Saver.serve = serve  # type: ignore[method-assign]
     os._exit(train(arguments))
 
 

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import checkpoints
-from experiments.checkpoints import MANIFEST, load, named, newest, retire, steps, sweep, verify, write
-from experiments.errors import DataError
+from experiments.base.errors import DataError
+from experiments.storage import checkpoints, manifest
+from experiments.storage.checkpoints import load, named, newest, retire, steps, sweep, verify, write
+from experiments.storage.manifest import MANIFEST
 
 
 def tree_of(step):
@@ -122,9 +123,10 @@ def test_much_damage(two_steps, tmp_path):
 
 def signed(path, **changes):
     """Change the manifest of a checkpoint as one would who knows its form."""
-    manifest = json.loads((path / MANIFEST).read_text()) | {"files": checkpoints._digests(path)} | changes
-    del manifest["sha256"]
-    (path / MANIFEST).write_text(json.dumps({"sha256": checkpoints._digest(manifest), **manifest}))
+    facts = {name: value for name, value in json.loads((path / MANIFEST).read_text()).items() if name != "sha256"}
+    content = json.loads(manifest.text_for(path, facts)) | changes
+    del content["sha256"]
+    (path / MANIFEST).write_text(json.dumps({"sha256": manifest._digest(content), **content}))
 
 
 def test_a_form_that_is_unknown_here_is_one_line(two_steps, tmp_path, capfd):
@@ -145,11 +147,11 @@ def test_a_form_that_is_unknown_here_is_one_line(two_steps, tmp_path, capfd):
 def test_whitespace_in_the_manifest_is_no_damage_but_a_changed_list_is(two_steps, tmp_path):
     path = tmp_path / "20"
     shutil.copytree(two_steps / "20", path)
-    manifest = json.loads((path / MANIFEST).read_text())
-    (path / MANIFEST).write_text(json.dumps(manifest, indent=7))
+    content = json.loads((path / MANIFEST).read_text())
+    (path / MANIFEST).write_text(json.dumps(content, indent=7))
     verify(path)
-    del manifest["files"]["facts.json"]
-    (path / MANIFEST).write_text(json.dumps(manifest))
+    del content["files"]["facts.json"]
+    (path / MANIFEST).write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"manifest.json was changed"):
         verify(path)
     with pytest.raises(DataError, match=r"manifest.json was changed"):

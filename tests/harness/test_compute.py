@@ -7,29 +7,24 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.clock import Clock
-from experiments.config import parse_args
+from experiments.base.options import decisive
 from experiments.encoders import ENCODERS
-from experiments.options import decisive
 from experiments.poolers import POOLERS
-from experiments.steps import prepare
+from experiments.run.config import parse_args
 from experiments.train import main
 from tests.harness.conftest import TINY, Toy
 from tests.harness.test_resume import interrupt, result
-from tests.harness.tiny import MASK, TOKENS, model_of
+from tests.harness.tiny import batch_of, model_of, prepare
 
 LINE = [*TINY, "--pooler", "attention", "--data.buckets", "1", "--epochs", "3", "--compute"]
 
 
 def model_in(dtype: str, encoder: str, pooler: str):
-    model = model_of(encoder, pooler)
-    model.dtype = dtype
-    return model
+    return model_of(encoder, pooler, dtype)
 
 
 def types(encoder: str, pooler: str) -> dict[str, str]:
@@ -37,8 +32,7 @@ def types(encoder: str, pooler: str) -> dict[str, str]:
 
     def shown(noise: bool):
         rngs = nnx.Rngs(0) if noise else None
-        logits, shown = model_in("bfloat16", encoder, pooler)(jnp.asarray(TOKENS), jnp.asarray(MASK), rngs)
-        return {"logits": logits, **shown}
+        return model_in("bfloat16", encoder, pooler)(batch_of(encoder), rngs)
 
     dtypes = [{name: str(x.dtype) for name, x in jax.eval_shape(partial(shown, n)).items()} for n in (True, False)]
     assert dtypes[0] == dtypes[1]
@@ -60,9 +54,8 @@ def test_every_pooler_takes_bfloat16_and_weighs_in_float32(pooler):
 
 
 def test_logits_are_near_those_of_float32():
-    tokens, mask = jnp.asarray(TOKENS), jnp.asarray(MASK)
     models = (model_in(dtype, "transformer", "mean") for dtype in ("float32", "bfloat16"))
-    wanted, found = (np.asarray(jax.jit(model)(tokens, mask)[0]) for model in models)
+    wanted, found = (np.asarray(jax.jit(model)(batch_of("transformer"))["logits"]) for model in models)
     np.testing.assert_allclose(found, wanted, atol=0.02 * np.abs(wanted).max())
     assert not np.array_equal(found, wanted)
 
@@ -70,12 +63,12 @@ def test_logits_are_near_those_of_float32():
 def test_gradients_and_the_state_are_float32():
     config = parse_args([*LINE, "bfloat16", "--optim.average", "0.9"])
     task = Toy(config.data)
-    state, programs = prepare(config, task, Clock())
-    state, report = programs.train(state, task.train_batch(0, 0))
+    prepared = prepare(config, task)
+    state, report = prepared.train(prepared.state, task.train_batch(0, 0))
     floats = [leaf.dtype for leaf in jax.tree.leaves(state) if leaf.dtype != "int32"]
     assert set(floats) == {np.dtype("float32")}
     assert {leaf.dtype for leaf in [report.loss, *report.norms]} == {np.dtype("float32")}
-    text = next(iter(programs.train._programs.values())).as_text()
+    text = next(iter(prepared.programs.train._programs.values())).as_text()
     assert "bf16[" in text
 
 

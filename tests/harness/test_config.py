@@ -1,9 +1,11 @@
 """The configuration: strict, explained, and the same value from the command line and from JSON."""
 
 import ast
+import dataclasses
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,12 +13,12 @@ from typing import get_type_hints
 
 import pytest
 
-from experiments.config import Config, default_config, from_json, parse_args, to_json
+from experiments.base.errors import UsageError
+from experiments.base.options import Interval, flag, from_dict, leaves, validate
 from experiments.encoders import ENCODERS
-from experiments.errors import UsageError
-from experiments.heads import HeadOptions
-from experiments.options import Interval, flag, leaves
+from experiments.layers.head import HeadOptions
 from experiments.poolers import POOLERS
+from experiments.run.config import Config, command_line, default_config, from_json, parse_args, to_json
 from experiments.tasks import TASKS
 from experiments.train import main
 
@@ -118,6 +120,65 @@ def test_the_command_line_reaches_every_group():
     config = parse_args(["--pool.p-init", "3", "--optim.p-multiplier=0", "--data.max-len", "9"])
     assert (config.pool.p_init, config.optim.p_multiplier, config.data.max_len) == (3.0, 0.0, 9)
     assert parse_args([]) == default_config()
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_the_defaults_of_every_choice_are_allowed_and_those_that_its_parts_suggest(encoder, task):
+    config = default_config(task, encoder)
+    validate(config)
+    assert from_dict(config, getattr(config.encode, "suggests", {})) == config
+    if not hasattr(config.encode, "suggests"):
+        assert from_dict(config, getattr(config.data, "suggests", {})) == config
+
+
+def suggesting(part, suggestions):
+    """Return a part like another, whose options suggest something else."""
+    options = dataclasses.make_dataclass("Options", [], bases=(part.Options,), frozen=True)
+    options.suggests = suggestions
+    return type("Part", (part,), {"Options": options})
+
+
+def test_the_later_part_of_the_figure_wins_and_what_is_given_wins_over_every_suggestion(monkeypatch, capsys):
+    monkeypatch.setitem(TASKS, "wordnet", suggesting(TASKS["wordnet"], {"epochs": 7, "head": {"dropout": 0.7}}))
+    monkeypatch.setitem(ENCODERS, "gru", suggesting(ENCODERS["gru"], {"head": {"dropout": 0.6}, "optim": {"clip": 6}}))
+    monkeypatch.setitem(POOLERS, "mean", suggesting(POOLERS["mean"], {"optim": {"clip": 5}}))
+    config = parse_args(["--encoder", "gru", "--pooler", "mean"])
+    assert (config.epochs, config.head.dropout, config.optim.clip) == (7, 0.6, 5.0)
+    assert parse_args([]) == dataclasses.replace(default_config(), epochs=7, head=HeadOptions(0.7))
+    with pytest.raises(SystemExit):
+        parse_args(["--encoder", "gru", "--pooler", "mean", "--help"])
+    assert re.search(r"--head.dropout [^-]*default: 0\.6", capsys.readouterr().out)
+    given = parse_args(["--encoder", "gru", "--pooler", "mean", "--head.dropout", "0.2", "--epochs", "3"])
+    assert (given.epochs, given.head.dropout, given.optim.clip) == (3, 0.2, 5.0)
+    assert from_json(to_json(given)) == given
+    assert parse_args(command_line(given)) == given
+
+
+def test_a_suggestion_for_an_option_that_another_objective_lacks_is_passed_over(monkeypatch):
+    suggestions = {"epochs": 5, "head": {"smoothing": 0.1}, "margin": {"scale": 2}}
+    monkeypatch.setitem(ENCODERS, "gru", suggesting(ENCODERS["gru"], suggestions))
+    assert default_config(encoder="gru").epochs == 5
+
+
+@pytest.mark.parametrize("kind", ["task", "encoder", "pooler"])
+def test_every_suggestion_is_for_an_option_that_exists_and_differs_from_its_own_default(kind):
+    table = {"task": TASKS, "encoder": ENCODERS, "pooler": POOLERS}[kind]
+    for name, part in table.items():
+        if suggestions := getattr(part.Options, "suggests", None):
+            config = default_config(**{kind: name})
+            assert from_dict(config, suggestions) == config
+            assert any(
+                from_dict(default_config(), {key: value}) != default_config() for key, value in suggestions.items()
+            )
+
+
+def test_a_complete_configuration_is_not_changed_by_suggestions(monkeypatch):
+    config = default_config(encoder="gru", pooler="mean")
+    before = to_json(config)
+    monkeypatch.setitem(ENCODERS, "gru", suggesting(ENCODERS["gru"], {"epochs": 9, "head": {"dropout": 0.6}}))
+    assert default_config(encoder="gru", pooler="mean").epochs == 9
+    assert to_json(from_json(before)) == before
 
 
 @pytest.mark.parametrize("pooler", sorted(POOLERS))

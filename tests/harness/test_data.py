@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import build
-from experiments.classification import TextClassification, TextOptions, bucket_widths
-from experiments.data import wordnet
-from experiments.data.batching import Corpus
+from experiments.base.errors import DataError
+from experiments.data.corpus import Corpus
 from experiments.data.extract_wordnet import extract
 from experiments.data.text import Example, Vocabulary, split_words
-from experiments.errors import DataError
+from experiments.data.text_task import TextOptions, TextTask, bucket_widths
+from experiments.run import build
+from experiments.tasks import wordnet
 from experiments.train import main
 
 
@@ -27,12 +27,12 @@ def examples():
 def corpus():
     random = np.random.default_rng(1)
     texts = [random.integers(2, 99, length).tolist() for length in random.integers(0, 12, 100)]
-    return Corpus(texts, [row % 3 for row in range(100)], widths=[3, 6, 10], batch_size=8)
+    return Corpus([[text] for text in texts], np.arange(100) % 3, widths=[3, 6, 10], batch_size=8)
 
 
 def test_the_split_is_fixed(examples):
     assert Counter(example.split for example in examples) == {"train": 50273, "validation": 6269, "test": 6179}
-    assert len({example.label for example in examples}) == 10
+    assert len({example.target for example in examples}) == 10
 
 
 def test_no_gloss_is_in_two_splits(examples):
@@ -123,7 +123,7 @@ def test_shapes_are_as_many_as_buckets(corpus):
 
 
 def test_empty_and_long_texts_are_kept_and_counted():
-    corpus = Corpus([[], [5, 6, 7, 8]], [1, 0], widths=[3], batch_size=2)
+    corpus = Corpus([[[]], [[5, 6], [7, 8]]], np.array([1, 0]), widths=[3], batch_size=2)
     assert (corpus.empty, corpus.truncated) == (1, 1)
     batch = next(corpus.in_order())
     np.testing.assert_array_equal(batch.tokens, [[0, 0, 0], [5, 6, 7]])
@@ -138,4 +138,4 @@ def test_buckets_are_bounded_by_the_option():
 
 def test_a_split_without_texts_is_an_error():
     with pytest.raises(DataError, match="the validation split has no examples"):
-        TextClassification(TextOptions(), [Example("a cat", "animal", "train")])
+        TextTask(TextOptions(), [Example("a cat", "animal", "train")])

@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from experiments import build, checkpoints, devices
-from experiments.clock import Clock
-from experiments.config import parse_args
-from experiments.devices import DeviceOptions
-from experiments.steps import prepare
+from experiments.base import devices
+from experiments.base.devices import DeviceOptions
+from experiments.run import build
+from experiments.run.config import parse_args
+from experiments.storage import checkpoints
 from experiments.tasks import TASKS
 from experiments.train import main
 from tests.harness.conftest import TINY, Toy
 from tests.harness.test_resume import interrupt, result
+from tests.harness.tiny import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOSE = {"rtol": 2e-3, "atol": 2e-4}
@@ -92,12 +93,12 @@ def test_a_run_on_four_devices_repeats_and_goes_on_bit_for_bit(compute, tmp_path
 
 def state_on(count: int, parameters: str, seed: int = 0):
     config = parse_args([*LINE, *on(count), "--devices.parameters", parameters, "--seed", str(seed)])
-    return prepare(config, Toy(config.data), Clock())[0]
+    return prepare(config, Toy(config.data)).state
 
 
 def test_a_state_is_restored_on_other_devices_bit_for_bit(tmp_path, small_shares):
     with devices.mesh(DeviceOptions(count=1), 32):
-        state = devices.on_host(state_on(1, "sharded"))
+        state = devices.gather(state_on(1, "sharded"))
     for step, (count, parameters) in enumerate([(1, "sharded"), (4, "sharded"), (2, "sharded"), (8, "replicated")]):
         path = checkpoints.write(tmp_path, step, state, {})
         with devices.mesh(DeviceOptions(count=count), 32):
@@ -106,17 +107,17 @@ def test_a_state_is_restored_on_other_devices_bit_for_bit(tmp_path, small_shares
             assert jax.tree.map(lambda x: x.sharding, restored) == jax.tree.map(lambda x: x.sharding, other)
             cut = [leaf for leaf in jax.tree.leaves(restored) if not leaf.is_fully_replicated]
             assert bool(cut) == (count > 1 and parameters == "sharded")
-            found = devices.on_host(restored)
+            found = devices.gather(restored)
         jax.tree.map(np.testing.assert_array_equal, found, state)
 
 
 def test_the_rule():
     with devices.mesh(DeviceOptions(count=4), 32):
-        assert devices.share((40_000, 96), False) == PartitionSpec()
-        assert devices.share((40_000, 96), True) == PartitionSpec("data")
-        assert devices.share((40_001, 96), True) == PartitionSpec(None, "data"), "4 divides the second axis only"
-        assert devices.share((40_001, 97), True) == PartitionSpec()
-        assert devices.share((40, 96), True) == PartitionSpec(), "too small"
+        assert devices.spec((40_000, 96), False) == PartitionSpec()
+        assert devices.spec((40_000, 96), True) == PartitionSpec("data")
+        assert devices.spec((40_001, 96), True) == PartitionSpec(None, "data"), "4 divides the second axis only"
+        assert devices.spec((40_001, 97), True) == PartitionSpec()
+        assert devices.spec((40, 96), True) == PartitionSpec(), "too small"
 
 
 COLLECTIVE = re.compile(r" = \(?(.*?)\)? (all-gather|all-to-all|collective-permute)(?:-start)?\(")
@@ -132,11 +133,12 @@ def step_on(count: int, layout: str, compute: str):
     config = parse_args([*line.split(), *on(count)])
     with devices.mesh(config.devices, 64):
         task = build.task(config)
-        state, programs = prepare(config, task, Clock())
+        prepared = prepare(config, task)
+        state = prepared.state
         shapes = {leaf.shape for leaf in jax.tree.leaves(state.parameters)}
-        state, report = programs.train(state, task.train_batch(0, 0))
-        result = devices.on_host((state.parameters, report))
-    (program,) = programs.train._programs.values()
+        state, report = prepared.train(state, task.train_batch(0, 0))
+        result = devices.gather((state.parameters, report))
+    (program,) = prepared.programs.train._programs.values()
     sizes = [size for shape, _ in COLLECTIVE.findall(program.as_text()) for size in re.findall(r"\[([\d,]+)\]", shape)]
     return result, {tuple(map(int, size.split(","))) for size in sizes}, shapes
 
@@ -154,19 +156,17 @@ def test_a_step_of_the_power_mean_is_that_of_one_device_and_exchanges_no_states(
     chex.assert_trees_all_close(found, expected, **near)
 
 
-def test_each_process_makes_its_rows_of_a_batch(monkeypatch):
-    corpus = Toy(Toy.Options(batch_size=32)).splits["validation"]
-    monkeypatch.setattr(devices, "batch_of", lambda rows: rows)
-    whole = list(corpus.in_order())
+def test_each_process_gives_its_rows_of_a_batch(monkeypatch):
+    (batch, *_) = Toy(Toy.Options(batch_size=32)).batches("validation")
     parts = []
-    for process in range(2):
-        monkeypatch.setattr(devices, "rows_here", lambda size, at=process: slice(at * size // 2, (at + 1) * size // 2))
-        parts.append(list(corpus.in_order()))
-    for batch, *halves in zip(whole, *parts, strict=True):
-        assert [half.tokens.shape[0] for half in halves] == [16, 16]
-        jax.tree.map(lambda x, *y: np.testing.assert_array_equal(np.concatenate(y), x), batch, *halves)
-    assert any(batch.weights[16:].any() for batch in whole)
-    assert not whole[-1].weights.all(), "a batch that is not full"
+    with devices.mesh(DeviceOptions(count=2), 32):
+        monkeypatch.setattr(jax, "make_array_from_process_local_data", lambda _, rows: rows)
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        for process in range(2):
+            monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+            parts.append(devices.put_batch(batch))
+    assert [len(part.tokens) for part in parts] == [16, 16]
+    jax.tree.map(lambda x, *y: np.testing.assert_array_equal(np.concatenate(y), x), batch, *parts)
 
 
 WRONG = {
@@ -191,10 +191,11 @@ def test_mistakes_are_one_line_and_leave_no_folder(line, tmp_path, capsys):
 
 PROCESS = """
 import os, signal, sys
-from experiments import devices, train
-from experiments.config import parse_args
-from experiments.errors import StoppedError
-from experiments.journal import Journal
+from experiments.base import devices
+from experiments.run import loop
+from experiments.run.config import parse_args
+from experiments.base.errors import StoppedError
+from experiments.run.journal import Journal
 from experiments.tasks import TASKS
 from tests.harness.conftest import Toy
 
@@ -207,16 +208,16 @@ def noted(self, loss, tokens):
 
 folder, stop, *line = sys.argv[1:]
 config = parse_args([*line, "--out", folder])
-with devices.joined(config.devices):
+with devices.distributed(config.devices):
     if stop == "stop":
         Journal.step = noted
         try:
-            train.run(config)
+            loop.train(config)
         except StoppedError as error:
             print(error)
         Journal.step = note
         config = parse_args(["--resume", folder, *line[line.index("--devices.parameters"):]])
-    train.run(config)
+    loop.train(config)
 """
 
 

@@ -10,17 +10,16 @@ import optax
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from experiments import build
-from experiments.clock import Clock
-from experiments.config import OptimOptions, parse_args
-from experiments.contracts import Batch
-from experiments.diagnostics import Diagnostics
-from experiments.evaluate import evaluate
-from experiments.model import is_exponent
-from experiments.steps import prepare
+from experiments.layers.text_model import is_exponent
+from experiments.run import optimiser
+from experiments.run.clock import Clock
+from experiments.run.config import parse_args
+from experiments.run.diagnostics import Diagnostics
+from experiments.run.optimiser import OptimOptions
 from experiments.tasks import TASKS
 from experiments.train import main
 from tests.harness.conftest import TINY
+from tests.harness.tiny import prepare
 
 
 def records_of(folder):
@@ -28,40 +27,41 @@ def records_of(folder):
 
 
 MASK = jnp.array([[True, True], [True, False], [False, False], [True, True]])
-BATCH = Batch(jnp.zeros((4, 2), int), MASK, jnp.zeros(4, int), jnp.array([1.0, 1, 1, 0]))
+WEIGHTS = jnp.array([1.0, 1, 1, 0])
 
 
 def test_entropy_and_norm_are_means_over_texts_with_words():
     """Row 0: weights 1/4, 3/4; row 1: one word; row 2 is empty; row 3 only fills the batch. Padding holds NaN."""
     attention = jnp.array([[0.25, 0.75], [1.0, jnp.nan], [jnp.nan, jnp.nan], [0.5, 0.5]])
     pooled = jnp.array([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0], [9.0, 9.0]])
-    sums = Diagnostics.of({"pooled": pooled, "attention": attention, "mask": BATCH.mask}, BATCH, [])
+    sums = Diagnostics.of({"pooled": pooled, "attention": attention, "mask": MASK}, WEIGHTS, [])
     numbers = (sums + sums).compute()
     by_hand = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75)) / 2
     assert numbers == pytest.approx({"pooled_norm": (5 + 1) / 2, "attention_entropy": by_hand})
     heads = jnp.stack([attention, jnp.where(MASK, 0.5, jnp.nan)], axis=-1)
-    shown = {"pooled": pooled, "attention": heads, "mask": BATCH.mask}
-    of_heads = Diagnostics.of(shown, BATCH, []).compute()["attention_entropy"]
+    shown = {"pooled": pooled, "attention": heads, "mask": MASK}
+    of_heads = Diagnostics.of(shown, WEIGHTS, []).compute()["attention_entropy"]
     second = (2 * 0.5 * np.log(2) + 0.5 * np.log(2)) / 2  # row 1 has one word, here with weight 1/2
     assert of_heads == pytest.approx((by_hand + second) / 2)
 
 
 def test_a_pooler_without_attention_has_no_entropy():
-    assert Diagnostics.of({"pooled": jnp.ones((4, 2))}, BATCH, []).compute().keys() == {"pooled_norm"}
+    assert Diagnostics.of({"pooled": jnp.ones((4, 2)), "mask": MASK}, WEIGHTS, []).compute().keys() == {"pooled_norm"}
 
 
 @pytest.mark.parametrize("pool", ["--pool.per layer", "--pool.per feature"])
 def test_the_gradient_of_rho_is_that_of_the_validation_loss(pool):
     config = parse_args([*TINY, "--data.buckets", "1", *pool.split()])
     task = TASKS["toy"](config.data)
-    state, programs = prepare(config, task, Clock())
-    measured = evaluate(programs.evaluate, state.parameters, task, "validation")
+    prepared = prepare(config, task)
+    state = prepared.state
+    measured = prepared.evaluate(state.parameters, task, "validation")
 
     def loss(shift):
         parameters = jax.tree_util.tree_map_with_path(
             lambda path, leaf: leaf + shift if is_exponent(path) else leaf, state.parameters
         )
-        return evaluate(programs.evaluate, parameters, task, "validation")["loss"]
+        return prepared.evaluate(parameters, task, "validation")["loss"]
 
     slope = (loss(0.02) - loss(-0.02)) / 0.04
     if "layer" in pool:
@@ -84,14 +84,15 @@ def test_patience_stops_early_and_the_best_is_tested(tmp_path):
 def test_the_average_follows_its_recursion_and_is_what_is_tested():
     config = parse_args([*TINY, "--pooler", "mean", "--optim.average", "0.3"])
     task = TASKS["toy"](config.data)
-    state, programs = prepare(config, task, Clock())
+    prepared = prepare(config, task)
+    state = prepared.state
     average = jax.tree.map(np.asarray, state.parameters)
     for step, decay in enumerate([1 / 10, 2 / 11, 3 / 12, 0.3, 0.3]):
-        state, _ = programs.train(state, task.train_batch(0, step))
+        state, _ = prepared.train(state, task.train_batch(0, step))
         average = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * np.asarray(new), average, state.parameters)
     for mine, theirs in zip(jax.tree.leaves(average), jax.tree.leaves(state.tested), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
-    assert build.average(OptimOptions(), state.parameters, None, jnp.int32(3)) is None
+    assert optimiser.average(OptimOptions(), state.parameters, None, jnp.int32(3)) is None
 
 
 def test_tensorboard_holds_the_records(tmp_path):
@@ -129,8 +130,8 @@ def test_accumulated_gradients_are_one_update_by_their_mean():
     options = OptimOptions(warmup=0.0, weight_decay=0.0)
     parameters = {"w": jnp.array([1.0, -2.0])}
     gradients = [{"w": jnp.array(g)} for g in ([3.0, 0.0], [0.0, 0.3], [-1.5, 0.3])] * 2
-    many = build.optimizer(dataclasses.replace(options, accumulate=3), parameters, steps=6)
-    one = build.optimizer(options, parameters, steps=2)
+    many = optimiser.optimizer(dataclasses.replace(options, accumulate=3), parameters, steps=6)
+    one = optimiser.optimizer(options, parameters, steps=2)
     state, expected_state, expected = many.init(parameters), one.init(parameters), parameters
     for number, gradient in enumerate(gradients, start=1):
         before = parameters

@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import build
-from experiments.checkpoint import load_run
-from experiments.classification import TextClassification, TextOptions
-from experiments.config import default_config, from_json, parse_args
-from experiments.data.text import END, PADDING, SENTENCE_END, Example, split_sentences
+from experiments.base.errors import UsageError
+from experiments.data.corpus import Corpus, SentenceShape
+from experiments.data.text import PADDING, Example, split_sentences
+from experiments.data.text_task import TextOptions, TextTask
 from experiments.encoders import ENCODERS
-from experiments.encoders.han import HAN, HANOptions, by_sentence
-from experiments.errors import UsageError
-from experiments.layers import WordEmbedding
+from experiments.encoders.han import HAN, HANOptions
+from experiments.layers.words import WordEmbedding
 from experiments.poolers import POOLERS
+from experiments.run import build
+from experiments.run.config import default_config, from_json, parse_args
+from experiments.run.trained import load_run
 from experiments.train import main
 from tests.harness.conftest import TINY
 
@@ -31,37 +32,48 @@ from tests.harness.conftest import TINY
     ],
 )
 def test_where_sentences_end(text, sentences):
-    assert split_sentences(text) == f" {END} ".join(sentences).split()
+    assert split_sentences(text) == [sentence.split() for sentence in sentences]
 
 
-def cut(row, shortest, longest):
-    """The sentences of one text, in plain Python."""
-    sentences = [[]]
-    for token in row:
-        if token == SENTENCE_END:
-            if len(sentences[-1]) >= shortest:
-                sentences.append([])
-        else:
-            if len(sentences[-1]) == longest:
-                sentences.append([])
-            sentences[-1].append(int(token))
-    return [sentence for sentence in sentences if sentence]
+def rows_of(lengths, shortest, longest):
+    """The words of a text, numbered from 1, in rows, in plain Python."""
+    rows, number = [[]], 0
+    for length in lengths:
+        for _ in range(length):
+            number += 1
+            if len(rows[-1]) == longest:
+                rows.append([])
+            rows[-1].append(number)
+        if len(rows[-1]) >= shortest:
+            rows.append([])
+    return [row for row in rows if row]
 
 
 SIZES = [(1, 1), (1, 3), (3, 2), (2, 5), (4, 4), (8, 32)]
 
 
+def texts_of(random, words):
+    """Thirty texts of sentences, of at most so many words."""
+    texts = []
+    for _ in range(30):
+        number = int(random.integers(0, words + 1))
+        ends = sorted(random.integers(0, number + 1, int(random.integers(0, 5))))
+        texts.append([int(length) for length in np.diff([0, *ends, number]) if length])
+    return texts
+
+
 @pytest.mark.parametrize(("shortest", "longest"), SIZES)
 def test_no_word_is_lost(shortest, longest):
-    random = np.random.default_rng(0)
-    tokens = random.choice([SENTENCE_END, 3, 4, 5, 6], size=(200, 13), p=[0.3, 0.2, 0.2, 0.2, 0.1])
-    mask = np.arange(13) < random.integers(0, 14, (200, 1))
-    grid = np.asarray(by_sentence(jnp.asarray(tokens), jnp.asarray(mask), shortest, longest))
-    for row, real, sentences in zip(tokens, mask, grid, strict=True):
-        expected = cut(row[real], shortest, longest)
-        assert [[token for token in words if token != PADDING] for words in sentences.tolist()] == expected + [[]] * (
-            len(sentences) - len(expected)
-        )
+    texts = texts_of(np.random.default_rng(0), 13)
+    numbered = []
+    for lengths in texts:
+        words = iter(range(1, 14))
+        numbered.append([[next(words) for _ in range(length)] for length in lengths])
+    corpus = Corpus(numbered, np.arange(30), [13], 30, SentenceShape(shortest, longest))
+    (batch,) = corpus.in_order()
+    for row, mask, lengths in zip(batch.tokens, batch.mask, texts, strict=True):
+        expected = rows_of(lengths, shortest, min(longest, 13))
+        assert [words[real].tolist() for words, real in zip(row, mask, strict=True) if real.any()] == expected
 
 
 def han_of(**options):
@@ -71,15 +83,16 @@ def han_of(**options):
 
 @pytest.mark.parametrize(("pooler", "by_hand"), [("mean", np.mean), ("max", np.max)])
 def test_a_hierarchy_of_bags_is_a_loop_over_sentences(pooler, by_hand):
-    han = han_of(word_encoder="bag", word_pooler=pooler, sentence_encoder="bag", shortest=2, longest=4)
+    han = han_of(word_encoder="bag", word_pooler=pooler, sentence_encoder="bag")
     random = np.random.default_rng(1)
-    tokens = random.choice([SENTENCE_END, *range(3, 30)], size=(5, 20), p=[0.19] + 27 * [0.03])
-    mask = np.arange(20) < np.array([[20], [7], [1], [0], [13]])
+    mask = np.arange(4) < random.integers(0, 5, (5, 6, 1))
+    mask[3] = False
+    tokens = np.where(mask, random.integers(2, 30, mask.shape), PADDING)
     top = POOLERS[pooler](POOLERS[pooler].Options(), 8, rngs=nnx.Rngs(0))
     pooled, _ = top(*han(jnp.asarray(tokens), jnp.asarray(mask)))
     table = np.asarray(han.sentences.words.encoder.words.table.embedding[...], float)
     for row, real, got in zip(tokens, mask, np.asarray(pooled), strict=True):
-        sentences = [by_hand(table[words], axis=0) for words in cut(row[real], 2, 4)]
+        sentences = [by_hand(table[words[kept]], axis=0) for words, kept in zip(row, real, strict=True) if kept.any()]
         expected = by_hand(sentences, axis=0) if sentences else np.zeros(8)
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
 
@@ -106,23 +119,31 @@ def test_parts_that_do_not_exist(options, message):
     assert str(caught.value).startswith(message)
 
 
-def test_sentence_ends_are_kept_for_the_encoder_that_needs_them():
+def test_batches_have_the_shape_that_the_encoder_reads():
     assert default_config(encoder="han").data.sentences
     assert not default_config().data.sentences
     assert from_json('{"encoder": "han"}').data.sentences
-    config = parse_args(["--encoder", "han", "--data.no-sentences"])
-    with pytest.raises(UsageError, match=r"the encoder han needs the ends of sentences: give --data.sentences\."):
-        build.model(config, 9, 2)
+    for line, message in [
+        (["--encoder", "han", "--data.no-sentences"], "reads batches of sentences: give --data.sentences."),
+        (["--data.sentences"], "the encoder bigru reads batches of words: leave out --data.sentences."),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            build.objective(parse_args(line), {"words": 9, "classes": 2})
 
 
-def test_the_end_of_a_sentence_has_its_own_row():
+def test_sentences_are_a_shape_of_batches():
     examples = [Example("a b. a", str(n % 2), split) for n, split in enumerate(["train", "validation", "test"] * 4)]
-    for sentences in (True, False):
-        task = TextClassification(TextOptions(sentences=sentences), examples)
-        assert (task.vocabulary.encode([END]) == [SENTENCE_END]) == sentences
-        assert task.vocabulary.words == ((END, "a", "b") if sentences else ("a", "b"))
-    unmarked = TextClassification(TextOptions(sentences=True), [row._replace(text="a") for row in examples])
-    assert unmarked.vocabulary.words == (END, "a")
+    shapes = [
+        next(
+            TextTask(TextOptions(sentences=sentences, shortest=1, longest=2, max_len=6, buckets=1), examples).batches(
+                "test"
+            )
+        )
+        for sentences in (False, True)
+    ]
+    assert [shape.tokens.shape[1:] for shape in shapes] == [(6,), (6, 2)]
+    assert shapes[0].tokens[0].tolist() == [2, 3, 2, 0, 0, 0]
+    assert shapes[1].tokens[0].tolist() == [[2, 3], [2, 0], *[[0, 0]] * 4]
 
 
 def test_a_run_that_reads_sentences(tmp_path):
@@ -139,4 +160,4 @@ def test_a_run_that_reads_sentences(tmp_path):
     run = load_run(tmp_path / "run")
     assert run.config.data.sentences
     text = "the oak. of the saw\na small crow"
-    assert len(run.predict([text])) == 1
+    assert len(list(run.predict([text]))) == 1

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import build
-from experiments.config import OptimOptions
 from experiments.encoders import ENCODERS
-from experiments.heads import Head, HeadOptions
-from experiments.model import is_exponent, leaf_name
+from experiments.layers.head import Head, HeadOptions
+from experiments.layers.text_model import is_exponent, leaf_name
 from experiments.poolers import POOLERS
-from tests.harness.tiny import MASK, STATES, TOKENS, VOCABULARY, encoder_of, model_of, pooler_of
+from experiments.run import optimiser
+from experiments.run.optimiser import OptimOptions
+from tests.harness.tiny import MASK, STATES, TOKENS, VOCABULARY, batch_of, encoder_of, model_of, pooler_of
 
 ORDERED = ("first", "last")
 EACH_ENCODER = pytest.mark.parametrize("name", sorted(ENCODERS))
@@ -38,17 +38,17 @@ def test_every_pair(encoder, pooler):
     graph, parameters, rest = nnx.split(model_of(encoder, pooler), nnx.Param, ...)
 
     @jax.jit
-    def logits_and_gradients(parameters, tokens, mask):
+    def logits_and_gradients(parameters, batch):
         def total(parameters):
-            logits, _ = nnx.merge(graph, parameters, rest)(tokens, mask)
+            logits = nnx.merge(graph, parameters, rest)(batch)["logits"]
             return jnp.square(logits).sum(), logits
 
         gradients, logits = jax.grad(total, has_aux=True)(parameters)
         return logits, gradients
 
     garbage = with_padding(TOKENS, np.random.default_rng(1).integers(0, VOCABULARY, (4, 5)))
-    logits, gradients = logits_and_gradients(parameters, TOKENS, MASK)
-    turned, same = logits_and_gradients(parameters, garbage[::-1].copy(), MASK[::-1].copy())
+    logits, gradients = logits_and_gradients(parameters, batch_of(encoder))
+    turned, same = logits_and_gradients(parameters, batch_of(encoder, garbage[::-1].copy(), MASK[::-1].copy()))
     np.testing.assert_allclose(turned[::-1], logits, rtol=1e-5, atol=1e-6)
     assert np.ptp(np.asarray(logits), axis=0).max() > 1e-3, "the model must tell texts apart"
     for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(same), strict=True):
@@ -61,21 +61,28 @@ def test_every_pair(encoder, pooler):
 @EACH_ENCODER
 def test_states_do_not_see_appended_padding_or_neighbours(name):
     encoder = encoder_of(name)
-    together, mask = map(np.asarray, encoder(jnp.asarray(TOKENS), jnp.asarray(MASK)))
+
+    def read(tokens, mask):
+        return map(np.asarray, encoder(*map(jnp.asarray, batch_of(name, tokens, mask)[:2])))
+
+    together, mask = read(TOKENS, MASK)
     longer = with_padding(TOKENS, np.random.default_rng(1).integers(0, VOCABULARY, (4, 8)))
-    longer, longer_mask = map(np.asarray, encoder(jnp.asarray(longer), jnp.asarray(np.pad(MASK, ((0, 0), (0, 3))))))
+    longer, longer_mask = read(longer, np.pad(MASK, ((0, 0), (0, 3))))
     np.testing.assert_array_equal(longer_mask.sum(axis=1), mask.sum(axis=1))
     np.testing.assert_allclose(longer[longer_mask], together[mask], rtol=1e-5, atol=1e-6)
     assert np.isfinite(longer).all()
-    alone, alone_mask = map(np.asarray, encoder(jnp.asarray(TOKENS[2:3, :3]), jnp.ones((1, 3), bool)))
+    alone, alone_mask = read(TOKENS[2:3, :3], np.ones((1, 3), bool))
     np.testing.assert_allclose(alone[alone_mask], together[2][mask[2]], rtol=1e-5, atol=1e-6)
 
 
 @EACH_ENCODER
 def test_only_the_bag_is_blind_to_order(name):
-    encoder, mask = encoder_of(name), jnp.ones((1, 5), bool)
-    tokens = jnp.array([[3, 4, 5, 6, 7]])
-    moved = np.asarray(encoder(tokens[:, ::-1], mask)[0])[:, ::-1] - np.asarray(encoder(tokens, mask)[0])
+    encoder, tokens = encoder_of(name), np.array([[3, 4, 5, 6, 7, 8]])
+    there, back = (
+        np.asarray(encoder(*map(jnp.asarray, batch_of(name, each, np.ones((1, 6), bool))[:2]))[0])
+        for each in (tokens, tokens[:, ::-1])
+    )
+    moved = back[:, ::-1] - there
     assert (np.abs(moved).max() < 1e-6) == (name == "bag")
 
 
@@ -128,7 +135,8 @@ def test_a_text_without_words_pools_to_zero(name):
 
 @EACH_ENCODER
 def test_noise_comes_only_from_the_key(name):
-    encoder, tokens, mask = encoder_of(name), jnp.asarray(TOKENS), jnp.asarray(MASK)
+    encoder = encoder_of(name)
+    tokens, mask = map(jnp.asarray, batch_of(name)[:2])
     same, again, other = (encoder(tokens, mask, nnx.Rngs(dropout=key))[0] for key in (1, 1, 2))
     np.testing.assert_array_equal(same, again)
     _, real = encoder(tokens, mask)
@@ -145,16 +153,16 @@ def test_dropout_keeps_the_mean():
 
 
 def test_the_model_names_what_lies_between():
-    logits, between = model_of("bag", "attention")(jnp.asarray(TOKENS), jnp.asarray(MASK))
-    assert logits.shape == (4, 4)
-    shapes = {name: value.shape for name, value in between.items()}
-    assert shapes == {"states": (4, 5, 8), "mask": (4, 5), "pooled": (4, 8), "attention": (4, 5)}
+    outputs = model_of("bag", "attention")(batch_of("bag"))
+    shapes = {name: value.shape for name, value in outputs.items()}
+    expected = {"states": (4, 5, 8), "mask": (4, 5), "pooled": (4, 8), "attention": (4, 5), "logits": (4, 4)}
+    assert shapes == expected
 
 
 def first_update(options: OptimOptions) -> tuple[dict, dict]:
     """Parameters and their first update, under a gradient of zero for all but the exponent."""
     parameters = nnx.state(model_of("bag", "learned_norm"), nnx.Param)
-    optimizer = build.optimizer(options, parameters, steps=10)
+    optimizer = optimiser.optimizer(options, parameters, steps=10)
     gradients = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * 0 + is_exponent(path), parameters)
     updates, _ = optimizer.update(gradients, optimizer.init(parameters), parameters)
     return tuple(
@@ -173,5 +181,5 @@ def test_the_exponent_has_its_own_rate_and_no_decay():
 
 
 def test_the_step_size_rises_and_falls():
-    schedule = build.schedule(OptimOptions(learning_rate=1.0, warmup=0.2), steps=10)
+    schedule = optimiser.schedule(OptimOptions(learning_rate=1.0, warmup=0.2), steps=10)
     np.testing.assert_allclose([schedule(step) for step in (0, 1, 2, 6, 10)], [0, 0.5, 1, 0.5, 0], atol=1e-6)

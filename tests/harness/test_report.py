@@ -5,7 +5,8 @@ import json
 import pytest
 
 from experiments import baseline, report
-from experiments.config import parse_args, to_json
+from experiments.baselines import linear
+from experiments.run.config import parse_args, to_json
 
 
 def run_folder(path, accuracy, line="", p=2.0):
@@ -58,9 +59,10 @@ def test_the_baseline_learns_and_its_folder_enters_the_table(tmp_path, monkeypat
     assert "| toy | tf-idf | linear |  | 1 |" in capsys.readouterr().out
 
 
-def test_the_baseline_asks_for_scikit_learn(monkeypatch, capsys):
-    monkeypatch.setattr(baseline, "TfidfVectorizer", None)
-    assert baseline.main([]) == 2
+@pytest.mark.parametrize("objective", ["classify", "multilabel", "regress"])
+def test_the_linear_baselines_ask_for_scikit_learn(objective, monkeypatch, capsys):
+    monkeypatch.setattr(linear, "TfidfVectorizer", None)
+    assert baseline.main(["--objective", objective]) == 2
     assert capsys.readouterr().err == (
-        'experiments.baseline: the baseline needs scikit-learn: pip install "lnpool[baselines]"\n'
+        'experiments.baseline: the linear baseline needs scikit-learn: pip install "lnpool[baselines]"\n'
     )

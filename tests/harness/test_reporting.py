@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import grid, report, train
-from experiments.config import parse_args, to_json
-from experiments.reporting import figures, needles, records, statistics, tables
+from experiments import report, train
+from experiments.reporting import figures, measures, needles, records, sentences, statistics, tables
 from experiments.reporting.statistics import Estimate, estimate, holm, paired
+from experiments.run.config import parse_args, to_json
+from experiments.sweeping import grid
 from tests.harness.conftest import TINY
 
 
@@ -235,13 +236,18 @@ def test_formats_hold_the_same_numbers(sweep_folder, capsys):
     assert text.count(r"\\") == 13
 
 
+def against_baseline(folders):
+    rows = records.rows(records.collect(folders))
+    return tables.against_baseline(rows, [row for row in rows if row.is_baseline])
+
+
 def test_the_linear_baseline_meets_the_row_that_validation_prefers(sweep_folder, tmp_path):
     linear = tmp_path / "linear"
     linear.mkdir()
     facts = {"task": "trec", "encoder": "tf-idf", "pooler": "linear", "seed": 0, "p": None, "parameters": 3}
     facts |= {"test": {"accuracy": 0.9, "macro_f1": 0.9}, "validation": {"accuracy": 0.5}, "seconds": {"total": 1.0}}
     (linear / "summary.json").write_text(json.dumps(facts))
-    (row,) = tables.against_linear(records.rows(records.collect([sweep_folder, linear]))).rows
+    (row,) = against_baseline([sweep_folder, linear]).rows
     assert row[:4] == ("trec", 0.9, "bag", "learned_norm")
     assert row[-1] == pytest.approx(0.828 - 0.9)
 
@@ -256,10 +262,92 @@ def test_the_linear_baseline_is_compared_on_the_same_folds(tmp_path):
         facts = {"task": "mr", "encoder": "tf-idf", "pooler": "linear", "seed": 0, "fold": fold, "p": None}
         facts |= {"test": {"accuracy": 0.75 + fold / 20, "macro_f1": 0.9}, "seconds": {"total": 1.0}}
         (tmp_path / f"linear-{fold}" / "summary.json").write_text(json.dumps(facts))
-    (row,) = tables.against_linear(records.rows(records.collect([tmp_path]))).rows
+    (row,) = against_baseline([tmp_path]).rows
     assert row[1] == pytest.approx(0.8)
     assert row[4].mean == pytest.approx(0.7)
     assert row[5] == pytest.approx(-0.1)
+
+
+ERRORS = {"attention": [5.0, 5.2, 5.1], "learned_norm": [4.0, 4.1, 4.05], "mean": [5.5, 5.8, 5.6]}
+
+
+@pytest.fixture
+def errors_folder(tmp_path) -> Path:
+    """Runs whose smallest value is the best, and which are no shares."""
+    for pooler, values in ERRORS.items():
+        for seed, value in enumerate(values):
+            line = f"--task imdb_score --encoder cnn --pooler {pooler} --seed {seed}"
+            p = 2.0 if pooler == "learned_norm" else None
+            folder = run_folder(tmp_path / "scores" / f"{pooler}-{seed}", line, 0.0, p=p)
+            summary = json.loads((folder / "summary.json").read_text())
+            summary |= {"objective": "regress", "test": {"mse": value, "spearman": -0.5}, "validation": {"mse": value}}
+            (folder / "summary.json").write_text(json.dumps(summary))
+            validated_by(folder, mse=value, spearman=0.5)
+    return tmp_path / "scores"
+
+
+def validated_by(folder, **metrics):
+    """Put metrics in the place of the accuracy of every validation."""
+    lines = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(lines.replace('"accuracy": 0.0', json.dumps(metrics)[1:-1]))
+
+
+def test_ahead_is_below_where_the_smallest_value_is_the_best(errors_folder, tmp_path, capsys):
+    assert report.main([str(errors_folder)]) == 0
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[2] for line in lines] == ["learned_norm", "attention", "mean"]
+    assert "| 4.0500 ± 0.1242 | -0.5000 ± 0.0000 | -1.0500 ± " in lines[0]
+    assert report.main([str(errors_folder), "--page", str(tmp_path / "page.md")]) == 0
+    text = (tmp_path / "page.md").read_text()
+    assert "Test mean squared error, encoder `cnn`, n = 3" in text
+    assert "| learned_norm | **4.050 ± 0.124** *" in text
+    assert "| pooler | places | below | above | mean difference |" in text
+    assert "`learned_norm`: mean squared error below attention pooling in 1 of 1 places. After " in text
+    assert "difference is below zero in 1 (imdb_score with cnn) and above zero in 0." in text
+    assert (tmp_path / "page" / "scores-mse.png").exists()
+    assert not (tmp_path / "page" / "scores-accuracy.png").exists()
+
+
+def test_a_baseline_with_a_larger_error_is_behind(errors_folder, tmp_path):
+    linear = tmp_path / "linear"
+    linear.mkdir()
+    facts = {"task": "imdb_score", "objective": "regress", "encoder": "tf-idf", "pooler": "linear", "seed": 0}
+    facts |= {"p": None, "parameters": 3, "test": {"mse": 4.5, "spearman": 0.7}, "seconds": {"total": 1.0}}
+    (linear / "summary.json").write_text(json.dumps(facts))
+    table = against_baseline([errors_folder, linear])
+    (row,) = table.rows
+    assert row[:4] == ("imdb_score", 4.5, "cnn", "learned_norm"), "validation prefers the smallest error"
+    words = sentences.baseline_in_words(table, measures.measure_of("regress"))
+    assert words == "The neural row is ahead of the linear baseline on 1 of 1 tasks (imdb_score)."
+    assert records.read(linear).command == "python -m experiments.baseline --task imdb_score"
+
+
+def test_a_baseline_of_other_words_is_no_match(tmp_path):
+    def facts(digest, **more):
+        data = {"test": {"digest": digest}}
+        scored = {"test": {"perplexity": 9.0}, "validation": {"perplexity": 9.0}, "seconds": {"total": 1.0}}
+        return {"task": "trec", "objective": "language_model", "seed": 0, "p": None, "data": data} | scored | more
+
+    folder = run_folder(tmp_path / "run", "--task trec --objective language_model --encoder lstm", 0.0)
+    (folder / "summary.json").write_text(json.dumps(facts("one", encoder="lstm", pooler="none", parameters=3)))
+    validated_by(folder, perplexity=9.0)
+    for digest, rows in (("one", 1), ("two", 0)):
+        place = tmp_path / digest
+        place.mkdir()
+        counted = facts(digest, encoder="kneser-ney", pooler="n-gram", parameters=3)
+        (place / "summary.json").write_text(json.dumps(counted))
+        assert len(against_baseline([folder, place]).rows) == rows
+    assert records.read(place).command.endswith("--task trec --objective language_model")
+
+
+def test_run_folders_from_before_the_objective_are_of_classification(tmp_path):
+    folder = run_folder(tmp_path / "run", "--task trec", 0.5)
+    config = json.loads((folder / "config.json").read_text())
+    del config["objective"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "objective" not in json.loads((folder / "summary.json").read_text())
+    run = records.read(folder)
+    assert (run.key.objective, run.score) == ("classify", 0.5)
 
 
 def fail(folder):

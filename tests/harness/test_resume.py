@@ -9,21 +9,21 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import checkpoints, saving
-from experiments.clock import Clock
-from experiments.config import parse_args
-from experiments.errors import UsageError
-from experiments.journal import Journal
-from experiments.signals import Stop
-from experiments.steps import culprit, prepare
+from experiments.base.errors import UsageError
+from experiments.run import saver as saving
+from experiments.run.config import parse_args
+from experiments.run.journal import Journal
+from experiments.run.signals import Stop
+from experiments.run.step import culprit, leaf_names
+from experiments.storage import checkpoints
+from experiments.storage.run_folder import RunFolder
 from experiments.tasks import TASKS
 from experiments.train import main
-from experiments.writer import RunFolder
 from tests.harness.conftest import TINY, Toy, toy_examples
+from tests.harness.tiny import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 CHEAP = [*TINY, "--pooler", "mean", "--data.buckets", "1", "--epochs", "2"]
@@ -53,8 +53,8 @@ def interrupt(monkeypatch, step, action):
     """Do something when the journal notes a step, once."""
     note, pending = Journal.step, [step]
 
-    def noted(self, loss, tokens):
-        note(self, loss, tokens)
+    def noted(self, *step):
+        note(self, *step)
         if self.steps in pending:
             pending.remove(self.steps)
             action()
@@ -68,22 +68,23 @@ STOPS += [pytest.param(signal.SIGTERM, step, marks=pytest.mark.slow) for step in
 
 @pytest.mark.parametrize(("number", "step"), STOPS)
 def test_a_signal_saves_and_resume_is_bit_identical(number, step, whole, tmp_path, monkeypatch, capsys):
-    """Step 16 is the last one: only its validation and the test are left."""
+    """A step is noted when the next one is dispatched. Step 16 is the last: its validation and the test are left."""
+    saved = min(step + 1, 16)
     folder, handlers = tmp_path / "run", [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     interrupt(monkeypatch, step, lambda: os.kill(os.getpid(), number))
     assert main([*CHEAP, "--out", str(folder)]) == 75
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == (
-        f"experiments.train: stopped by {number.name} at step {step}, which is saved: go on with --resume {folder}"
+        f"experiments.train: stopped by {number.name} at step {saved}, which is saved: go on with --resume {folder}"
     )
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == [str(step)]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [str(saved)]
     # What a killed process may have written after the checkpoint is taken back.
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99, "torn')
     assert main(["--resume", str(folder)]) == 0
     captured = capsys.readouterr()
-    assert f"going on from step {step}." in captured.err
+    assert f"going on from step {saved}." in captured.err
     assert result(folder) == result(whole)
     assert not (folder / "checkpoints").exists()
     assert main(["--resume", str(folder)]) == 0, "a finished run is read again"
@@ -121,7 +122,7 @@ def kills(folder, number):
 def test_a_second_signal_ends_the_process_at_once():
     program = """
 import os, signal, sys
-from experiments.signals import Stop
+from experiments.run.signals import Stop
 with Stop() as stop:
     os.kill(os.getpid(), signal.SIGTERM)
     print(stop.requested, flush=True)
@@ -175,7 +176,7 @@ def test_a_wrong_resume_is_one_line(line, capsys):
 @pytest.fixture
 def stopped(tmp_path, monkeypatch):
     """The folder of a run that was stopped at step 3."""
-    interrupt(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    interrupt(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert main([*CHEAP, "--out", str(tmp_path / "run")]) == 75
     return tmp_path / "run"
 
@@ -239,18 +240,22 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(accumulate):
     """With gradients of two batches for one update: neither the parameters nor what is summed so far."""
     config = parse_args([*CHEAP, "--optim.average", "0.9", "--optim.accumulate", accumulate])
     task = TASKS["toy"](config.data)
-    state, programs = prepare(config, task, Clock())
-    state, report = programs.train(state, task.train_batch(0, 0))
+    prepared = prepare(config, task)
+    state, report = prepared.train(prepared.state, task.train_batch(0, 0))
     assert report.accepted
     before = jax.tree.map(np.asarray, state)
     batch = task.train_batch(0, 1)
-    state, report = programs.train(state, batch._replace(weights=batch.weights.at[3].set(jnp.nan)))
+    weights = np.where(np.arange(len(batch.weights)) == 3, np.nan, batch.weights).astype(np.float32)
+    state, report = prepared.train(state, batch._replace(weights=weights))
     assert not report.accepted
-    assert culprit(jax.device_get(report), state.parameters) == "the gradient of 'encoder.words.table.embedding'"
+    assert (
+        culprit(jax.device_get(report), leaf_names(state.parameters))
+        == "the gradient of 'encoder.words.table.embedding'"
+    )
     assert int(state.step) == int(before.step) + 1
     for old, new in zip(jax.tree.leaves(before._replace(step=0)), jax.tree.leaves(state._replace(step=0)), strict=True):
         np.testing.assert_array_equal(old, new)
-    state, report = programs.train(state, batch)
+    state, report = prepared.train(state, batch)
     assert report.accepted
 
 

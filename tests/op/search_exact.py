@@ -88,8 +88,8 @@ def _half_ulp(x):
 class Exact:
     """The exact answers for the rows of one call."""
 
-    def __init__(self, form: str, sharpen: bool, keep: np.ndarray) -> None:
-        self.linear, self.sharpen, self.keep = form == "linear", sharpen, keep
+    def __init__(self, form: str, sharpen: bool, log_output: bool, keep: np.ndarray) -> None:
+        self.linear, self.sharpen, self.log_output, self.keep = form == "linear", sharpen, log_output, keep
         self.limit = LIMITS.get(form, _IDENTITY)
         self.is_limit = form in LIMITS
 
@@ -98,15 +98,21 @@ class Exact:
         u = np.log(np.where(a.x > 0, a.x, 0)) if self.linear else self.limit.u(a.x)
         return solve(u, a.z, a.p, self.keep, self.sharpen)
 
+    def gain(self, s: Solution):
+        """d result/d log r: r, or 1 where log r is the result."""
+        return np.where(s.dead, 0, 1).astype(WIDE) if self.log_output else s.r
+
     def gradients(self, a: Rows) -> Gradients:
         """The value and its first derivatives by x, z and p."""
         s = self.solve(a)
+        gain = self.gain(s)
         if self.linear:
-            at_zero = np.where((a.p[:, None] == 1) & ~s.dead, s.v, 0)
-            by_x = np.where(a.x > 0, s.r * s.w / np.where(a.x > 0, a.x, 1), at_zero)
+            at_zero = np.where((a.p[:, None] == 1) & ~s.dead, s.v * gain / np.where(s.dead, 1, s.r), 0)
+            by_x = np.where(a.x > 0, gain * s.w / np.where(a.x > 0, a.x, 1), at_zero)
         else:
-            by_x = np.where(s.w > 0, s.r * s.w * self.limit.first(a.x), 0)
-        return Gradients(s.r, np.where(self.keep, by_x, 0), s.r * s.b, s.r * s.slope)
+            by_x = np.where(s.w > 0, gain * s.w * self.limit.first(a.x), 0)
+        value = s.log_r if self.log_output else s.r
+        return Gradients(value, np.where(self.keep, by_x, 0), gain * s.b, gain * s.slope)
 
     def along(self, a: Rows, directions: Rows) -> Gradients:
         """The directional derivative of the gradients."""
@@ -144,30 +150,35 @@ class Exact:
         own = w * one if self.linear else 0
         du, dz, dp = by.x[:, :, None], by.z[:, :, None], by.p[:, None]
         over = lambda m, d: np.matmul(np.abs(m), d)[:, :, 0]  # noqa: E731
-        r = s.r
+        r, k = self.gain(s), 0 if self.log_output else 1  # the derivative of r itself adds products of the first ones
         alive = lambda x: np.where(s.dead, 0, x)  # noqa: E731
         return Gradients(
             r=alive(r * (np.sum(s.w * by.x + np.abs(s.b) * by.z, 1, keepdims=True) + np.abs(s.slope) * dp)),
             x=alive(
                 r
                 * (
-                    over(w * wt + p * spread - own, du)
-                    + over(w * bt + c * spread, dz)
-                    + np.abs(s.w * s.slope + by_p[0]) * dp
+                    over(k * w * wt + p * spread - own, du)
+                    + over(k * w * bt + c * spread, dz)
+                    + np.abs(k * s.w * s.slope + by_p[0]) * dp
                 )
             ),
             z=alive(
-                r * (over(b * wt + c * spread, du) + over(b * bt + curve, dz) + np.abs(s.b * s.slope + by_p[1]) * dp)
+                r
+                * (
+                    over(k * b * wt + c * spread, du)
+                    + over(k * b * bt + curve, dz)
+                    + np.abs(k * s.b * s.slope + by_p[1]) * dp
+                )
             ),
             p=alive(
                 r
                 * (
                     np.sum(
-                        np.abs(s.slope * s.w + by_p[0]) * by.x + np.abs(s.slope * s.b + by_p[1]) * by.z,
+                        np.abs(k * s.slope * s.w + by_p[0]) * by.x + np.abs(k * s.slope * s.b + by_p[1]) * by.z,
                         1,
                         keepdims=True,
                     )
-                    + np.abs(s.slope**2 + by_p[2]) * dp
+                    + np.abs(k * s.slope**2 + by_p[2]) * dp
                 )
             ),
         )
@@ -206,7 +217,7 @@ def _expected(program, problem, second):
     moving = Rows(
         clean(flat(problem.directions[0]), 0), clean(of_scores(problem.directions[1]), 0), of_p(problem.directions[2])
     )
-    exact = Exact(program.form, program.sharpen, keep)
+    exact = Exact(program.form, program.sharpen, program.log_output, keep)
     g = problem.g.reshape(-1, 1).astype(WIDE)
     shapes = _Shapes(problem, heads)
     value, noise = _first(exact, a)
@@ -227,7 +238,14 @@ def _expected(program, problem, second):
         curved, curved_noise = _second(exact, a, moving)
         gradients |= {"hstates": (curved.x, curved_noise.x), "hz": (curved.z, curved_noise.z)}
         gradients["hp"] = (curved.p, curved_noise.p)
-        ok2 = ok & inside & (np.abs(a.p[:, None]) <= 1e4) & ~_at_a_kink(exact, a, moving)
+        r = exact.solve(a).r  # one that is flushed to 0 has no derivatives
+        ok2 = (
+            ok
+            & inside
+            & ((r == 0) | (r > 1e3 * TINY) | program.log_output)
+            & (np.abs(a.p[:, None]) <= 1e4)
+            & ~_at_a_kink(exact, a, moving)
+        )
     for name, (x, error) in gradients.items():
         use = ok2 if name.startswith("h") else ok
         relevant = (np.abs(x) < HUGE) & np.isfinite(x) & np.isfinite(error) & use
@@ -241,13 +259,14 @@ def _first(exact: Exact, a: Rows) -> tuple[Gradients, Gradients]:
     s = exact.solve(a)
     ulps = Rows(_of_log_states(exact, a), _half_ulp(a.z), _half_ulp(a.p))
     moved = exact.moved(a, ulps)
-    r, u = value.r, WIDE(U32)
+    r, u = exact.gain(s), WIDE(U32)
     inherent_x, floor = _by_x(exact, a, s, moved.x), u * r * (0 if exact.linear else _scale_of(exact, a))
+    rounding = u * np.abs(np.where(s.dead, 0, s.log_r)) if exact.log_output else 0
     noise = Gradients(
-        r=u * r * value_bound(s.log_ratio) + (0 if exact.linear else moved.r) + TINY,
+        r=u * r * value_bound(s.log_ratio) + (0 if exact.linear else moved.r) + rounding + TINY,
         x=u * np.abs(value.x) + inherent_x + floor + TINY,
         z=u * np.abs(value.z) + moved.z + u * r + TINY,
-        p=u * np.abs(value.p) + moved.p + u * r + TINY,
+        p=u * np.abs(value.p) + moved.p + u * r + TINY * (1 + np.abs(s.slope)),  # an r below float range is 0
     )
     return value, noise
 
@@ -273,7 +292,7 @@ def _by_x(exact: Exact, a: Rows, s: Solution, by_u, move_x=None):
         return np.where(a.x > 0, by_u / np.where(a.x > 0, a.x, 1), np.where(a.p[:, None] == 1, by_u + s.v * U32, 0))
     move_x = _half_ulp(a.x) if move_x is None else move_x
     chained = np.abs(exact.limit.first(a.x)) * by_u
-    return np.where(s.w > 0, chained + s.r * s.w * np.abs(exact.limit.second(a.x)) * move_x, chained)
+    return np.where(s.w > 0, chained + exact.gain(s) * s.w * np.abs(exact.limit.second(a.x)) * move_x, chained)
 
 
 def _second(exact: Exact, a: Rows, moving: Rows) -> tuple[Gradients, Gradients]:
@@ -298,9 +317,9 @@ def _second(exact: Exact, a: Rows, moving: Rows) -> tuple[Gradients, Gradients]:
     push = np.where(np.isfinite(push), push, 0)
     parts = Gradients(
         r=parts.r,
-        x=parts.x + push * s.r * (np.maximum(s.w, s.v) * steep if exact.linear else _scale_of(exact, a)),
-        z=parts.z + push * s.r,
-        p=parts.p + push * s.r * reach,
+        x=parts.x + push * exact.gain(s) * (np.maximum(s.w, s.v) * steep if exact.linear else _scale_of(exact, a)),
+        z=parts.z + push * exact.gain(s),
+        p=parts.p + push * exact.gain(s) * reach,
     )
     noise = (U32 * np.abs(x) + 2 * m + U32 * y + TINY for x, m, y in zip(curved, moved, parts, strict=True))
     return curved, Gradients(*noise)

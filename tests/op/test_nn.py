@@ -161,3 +161,20 @@ def test_contributions_and_attention_weights():
     np.testing.assert_allclose(v, jax.nn.softmax(jnp.where(MASK, 3 * scores, -jnp.inf)), atol=1e-6)
     np.testing.assert_allclose(lnpool.attention_weights(scores, 3.0, sharpen=False), jax.nn.softmax(scores), atol=1e-6)
     np.testing.assert_array_equal(lnpool.attention_weights(scores, 1.0, mask=jnp.zeros((1, 7), bool)), 0)
+
+
+@pytest.mark.parametrize("p_init", [0.01, 1.0, 30.0])
+def test_signed_states_to_signed_numbers(p_init):
+    """The exp limit with log output: between attention pooling and the maximum, and p moves from either end."""
+    module = make(
+        scale_limit="exp", log_output=True, sharpen=False, score=None, exponent="positive", p_init=p_init, per="feature"
+    )
+    pooled, weights = module(STATES, mask=MASK, return_weights=True)
+    x = np.where(MASK[..., None], STATES, np.nan)
+    assert (pooled >= np.nanmean(x, 1) - 1e-5).all()
+    assert (pooled <= np.nanmax(x, 1) + 1e-5).all()
+    np.testing.assert_allclose(module.p, p_init, rtol=1e-6)
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
+    gradient = nnx.grad(lambda module: jnp.sum(module(STATES, mask=MASK)))(module).rho[...]
+    assert np.isfinite(gradient).all()
+    assert (gradient > 0).all(), "log r grows with p"

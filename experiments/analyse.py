@@ -1,0 +1,100 @@
+"""Questions to a trained model: `python -m experiments.analyse RUN --analysis gradient [--split test] [--texts 200]`.
+
+Prints a Markdown table and writes it, with what it was computed from, as JSON.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+from tqdm import tqdm
+
+from experiments.analyses import ANALYSES
+from experiments.base.command_line import command, parse
+from experiments.base.errors import UsageError, unknown
+from experiments.base.options import Interval, to_dict, validate
+from experiments.data.text import Example
+from experiments.data.text_task import TextTask
+from experiments.run.config import Config, chosen_names
+from experiments.run.trained import load_run
+from experiments.storage import run_folder
+from experiments.tasks import TASKS
+
+Ask = TypeVar("Ask")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Generic[Ask]):
+    """Ask a question of a trained model."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a finished run."""
+    ask: Ask
+    analysis: str = "gradient"
+    """The question; one of the names in experiments/analyses."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Where the texts come from."""
+    texts: Annotated[int, Interval("[0, 100000000]")] = 0
+    """Number of texts, spread evenly over the split; 0 for all."""
+    archives: Path | None = None
+    """Folder with the archive of the data; the one that the run was trained from when not given."""
+    out: Path | None = None
+    """Folder for the JSON file; `analyses` in the folder of the run when not given."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def parse_args(arguments: list[str]) -> Options:
+    """Return the options of a command line."""
+    name = chosen_names(arguments, "analysis").get("analysis", "gradient")
+    if name not in ANALYSES:
+        raise unknown("analysis", name, ANALYSES)
+    kind: Any = Options[ANALYSES[name].Options]  # type: ignore[misc]
+    options = parse(kind, arguments, program="python -m experiments.analyse")
+    validate(options)
+    return options
+
+
+def examples(config: Config, split: str, count: int, archives: Path | None) -> list[Example]:
+    """Return examples of the task of a run, spread evenly over a split."""
+    task, data = TASKS[config.task], config.data
+    if not issubclass(task, TextTask):
+        raise UsageError(f"the task {config.task} has no texts to analyse.")
+    if archives is not None:
+        if not hasattr(data, "archives"):
+            raise UsageError(f"the task {config.task} has no archive: leave out --archives.")
+        data = dataclasses.replace(data, archives=archives)
+    found = [example for example in task.examples(data) if example.split == split]
+    count = min(count or len(found), len(found))
+    return [found[index * len(found) // count] for index in range(count)]
+
+
+def markdown(table: list[dict[str, Any]]) -> str:
+    """Return rows of the same columns as a Markdown table."""
+    shown = [{name: f"{x:.3f}" if isinstance(x, float) else str(x) for name, x in row.items()} for row in table]
+    rows = [[*shown[0]], ["---"] * len(shown[0]), *([*row.values()] for row in shown)] if shown else []
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+
+    def body(arguments: list[str]) -> None:
+        options = parse_args(arguments)
+        trained = load_run(options.run)
+        chosen = examples(trained.config, options.split, options.texts, options.archives)
+        bar = tqdm(chosen, unit="text", file=sys.stderr, disable=not sys.stderr.isatty())
+        findings = ANALYSES[options.analysis](options.ask)(trained, bar)
+        path = (options.out or options.run / run_folder.ANALYSES) / f"{options.analysis}-{options.split}.json"
+        run_folder.write_whole(path, run_folder.as_json({"options": to_dict(options), **findings._asdict()}))
+        print(markdown(findings.table))
+        facts = ", ".join(f"{name} {value}" for name, value in findings.summary.items())
+        print(f"{options.analysis} of {len(chosen)} texts of the {options.split} split: {facts}; {path}")
+
+    return command("analyse", body, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""Analyses: what is asked of trained models. A new one is a file here and a row in the table."""
+
+from experiments.analyses.gradient import Gradient
+from experiments.analyses.leave_one_out import LeaveOneOut
+from experiments.base.contracts import Analysis
+
+ANALYSES: dict[str, type[Analysis]] = {"gradient": Gradient, "leave_one_out": LeaveOneOut}

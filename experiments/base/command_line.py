@@ -1,0 +1,97 @@
+"""What every command has in common: one-line errors and fixed exit codes."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from itertools import dropwhile, takewhile
+from typing import Any
+
+import tyro
+
+from experiments.base import streams
+from experiments.base.errors import HarnessError, UsageError, in_short, unknown
+from experiments.base.options import flag, leaves
+
+UNFORESEEN = 1
+INPUT_OUTPUT = 74
+INTERRUPTED = 130  # 128 + SIGINT, as shells count it
+
+
+def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None, about: str | None = None) -> Any:
+    """Return an instance of a dataclass from a command line; `--help` prints and exits, a mistake raises UsageError.
+
+    `about` is what `--help` says first; the docstring of the dataclass when not given.
+    """
+    captured = io.StringIO()
+    given = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(captured):
+            value, strangers = tyro.cli(
+                kind,
+                args=arguments,
+                prog=program,
+                description=about,
+                return_unknown_args=True,
+                **given,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_first_sentence(captured.getvalue())) from None
+    if strangers:
+        raise unknown("option", strangers[0].split("=")[0], [flag(path) for path, _, _ in leaves(value)])
+    return value
+
+
+def _first_sentence(box: str) -> str:
+    """Return the message of the framed error that the parser drew, on one line: what stands between title and rule."""
+
+    def is_rule(line: str) -> bool:
+        return not line.strip("─-╰╯")
+
+    _, *lines = (line.strip("│ ") for line in box.splitlines())
+    message = takewhile(lambda line: not is_rule(line), dropwhile(is_rule, lines))
+    return " ".join(message) + " (--help explains every option)"
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code of an error: its own, 74 input/output, 1 for one that nobody foresaw."""
+    if isinstance(error, HarnessError):
+        return error.exit_code
+    return INPUT_OUTPUT if isinstance(error, OSError) else UNFORESEEN
+
+
+def command(name: str, body: Callable[[list[str]], None], arguments: list[str] | None) -> int:
+    """Run a command and return its exit code.
+
+    0 done, 2 usage, 3 non-finite, 65 data, 69 network, 74 input/output (what is printed on stdout included), 75 stopped
+    and saved, 130 interrupted.
+    """
+    with streams.prepared() as out:
+        try:
+            code = _run(name, body, sys.argv[1:] if arguments is None else arguments)
+        except SystemExit:  # --help
+            out.flush()
+            if out.failed is None:
+                raise
+            code = 0
+        out.flush()
+        if out.failed is None or code:
+            return code
+        print(f"experiments.{name}: stdout cannot be written ({out.failed}); files are complete.", file=sys.stderr)
+        return INPUT_OUTPUT
+
+
+def _run(name: str, body: Callable[[list[str]], None], arguments: list[str]) -> int:
+    try:
+        body(arguments)
+    except KeyboardInterrupt:
+        print(f"experiments.{name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (HarnessError, OSError) as error:
+        if "--debug" in arguments:
+            raise
+        print(in_short(f"experiments.{name}: {error}"), file=sys.stderr)
+        return exit_code(error)
+    return 0

@@ -1,0 +1,63 @@
+"""Texts from a file or a pipe, one at a time: text lines, CSV, TSV or JSON lines. Nothing but a line is in memory."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from experiments.base import files
+from experiments.base.errors import DataError
+from experiments.data.text_files import JSON_ENDINGS, TEXT_NAMES, BadRowError, csv_rows, find_column, json_rows
+
+CSV_ENDINGS = (".csv", ".tsv", ".tab")
+
+
+def texts(file: BinaryIO, path: Path, column: str, seen: Callable[[int], object]) -> Iterator[str]:
+    """Yield the texts of a file, whose kind is told by the ending of its path: every line one, or one a row.
+
+    Args:
+        file: the open file.
+        path: its path, for the kind and for messages.
+        column: the column of the text in CSV, TSV or JSON lines; found by its name where it is "".
+        seen: is told the bytes of every line that was read.
+
+    Raises:
+        DataError: one line with the file, the line or row and what was expected.
+    """
+    found = _lines(file, path, seen)
+    if path.suffix in JSON_ENDINGS:
+        rows = json_rows(found)
+    elif path.suffix in CSV_ENDINGS:
+        rows = csv_rows(found, path)
+    elif column:
+        raise DataError(f"{path.name} has no columns: --column is for {', '.join(CSV_ENDINGS + JSON_ENDINGS)}.")
+    else:
+        yield from (line.rstrip("\r\n") for line in found)
+        return
+    place, names = next(rows, (0, []))
+    if isinstance(names, BadRowError):
+        raise DataError(f"{path.name}, row {place}: {names}")
+    name = _column(path, names, column) if names else ""
+    for number, row in rows:
+        if isinstance(row, BadRowError):
+            raise DataError(f"{path.name}, row {number}: {row}")
+        if name not in row:
+            raise DataError(f"{path.name}, row {number}: the text is missing (column {name!r}).")
+        yield "" if row[name] is None else str(row[name])
+
+
+def _column(path: Path, names: list[str], given: str) -> str:
+    """Return the column of the text: the one that is given, one of a known name, or the only one."""
+    found = find_column(path.name, names, "text", given, TEXT_NAMES) or (names[0] if len(names) == 1 else "")
+    if not found:
+        raise DataError(f"{path.name}: which column is the text? Give --column, one of {', '.join(names)}.")
+    return found
+
+
+def _lines(file: BinaryIO, path: Path, seen: Callable[[int], object]) -> Iterator[str]:
+    """Yield the lines of a file in UTF-8 with their ends, without the mark of byte order that may come first."""
+    for number, line in files.lines(file, path.name):
+        seen(len(line))
+        where = f"{path.name}, line {number}"
+        if b"\0" in line:
+            raise DataError(f"{where}: no text in UTF-8: it holds zero bytes, as UTF-16 and binary files do.")
+        yield files.text(line, where).removeprefix("\ufeff" if number == 1 else "")

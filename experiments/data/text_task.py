@@ -1,0 +1,186 @@
+"""Tasks whose examples are texts with a target: all that they share; a task file adds where the examples come from."""
+
+import abc
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+import numpy as np
+import tyro
+
+from experiments.base.errors import DataError
+from experiments.base.options import NOT_DECISIVE, Interval, added
+from experiments.data.corpus import Corpus, SentenceShape, TextBatch, bucket_widths
+from experiments.data.targets import Classes, Targets
+from experiments.data.text import Example, Vocabulary, split_sentences, split_words
+
+SPLITS = ("train", "validation", "test")
+TargetsType: TypeAlias = type[Targets]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextOptions:
+    """How texts become batches."""
+
+    batch_size: Annotated[int, Interval("[1, 65536]")] = 128
+    """Batch size, in texts."""
+    max_len: Annotated[int, Interval("[1, 65536]")] = 40
+    """Words kept of a text; longer texts are cut and counted."""
+    buckets: Annotated[int, Interval("[1, 16]")] = 3
+    """Number of length buckets: batches hold texts of similar length, and a program is compiled for each bucket."""
+    min_count: Annotated[int, Interval("[1, 1000000]")] = 2
+    """Words seen less often in the training split are replaced by the unknown word."""
+    sentences: bool = False
+    """Make batches of sentences; on for the encoders that read sentences, and only for them."""
+    shortest: Annotated[int, Interval("[1, 65536]"), added(8)] = 8
+    """A sentence of fewer words is read together with the next one: bounds the number of sentences."""
+    longest: Annotated[int, Interval("[1, 65536]"), added(32)] = 32
+    """A sentence of more words is cut into pieces of this many."""
+
+    def words_of(self, text: str) -> list[list[str]]:
+        """Return the words of every sentence of a text; all in one where sentences are not asked for."""
+        return split_sentences(text) if self.sentences else [split_words(text)]
+
+    @property
+    def sentence_shape(self) -> SentenceShape | None:
+        """How sentences become rows; None where batches are of words."""
+        return SentenceShape(self.shortest, self.longest) if self.sentences else None
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions(TextOptions):
+    """Where an archive comes from."""
+
+    archives: Annotated[Path | None, NOT_DECISIVE, tyro.conf.arg(aliases=["--archives"])] = None
+    """Folder with upstream's archives; nothing is fetched when given."""
+    cache: Annotated[Path, NOT_DECISIVE] = Path("~/.cache/lnpool")
+    """Folder that fetched archives are kept in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SentenceOptions(SourceOptions):
+    """A few thousand sentences: small batches, and more epochs."""
+
+    suggests: ClassVar[Mapping[str, Any]] = {"epochs": 8}
+    """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
+    batch_size: Annotated[int, Interval("[1, 65536]")] = 50
+    """Batch size, in texts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LongOptions(SourceOptions):
+    """Documents: more words are kept."""
+
+    batch_size: Annotated[int, Interval("[1, 65536]")] = 32
+    """Batch size, in texts."""
+    max_len: Annotated[int, Interval("[1, 65536]")] = 400
+    """Words kept of a text; longer texts are cut and counted."""
+
+
+class TextCodec:
+    """Texts to batches: a vocabulary, and the targets that the texts of the data set carry."""
+
+    def __init__(self, options: TextOptions, vocabulary: Vocabulary, targets: Targets):
+        self.options = options
+        self.vocabulary = vocabulary
+        self.targets = targets
+        self.sizes: dict[str, int | float] = {"words": len(vocabulary), **targets.sizes}
+
+    def corpus(self, texts: Iterable[list[list[str]]], targets: Any, widths: list[int]) -> Corpus:
+        """Return the batches of texts, which are given as the words of their sentences."""
+        encoded = [[self.vocabulary.encode(sentence) for sentence in text] for text in texts]
+        return Corpus(encoded, targets, widths, self.options.batch_size, self.options.sentence_shape)
+
+    def encode(self, records: Iterable[str]) -> Iterator[TextBatch]:
+        """Yield the texts, in their order, as batches of few shapes; the last one is filled with rows of weight 0.
+
+        A batch is as wide as the smallest of `max_len`, its half, quarter and eighth that holds its texts.
+        """
+        texts, widths = iter(records), [max(self.options.max_len >> halvings, 1) for halvings in (3, 2, 1, 0)]
+        while some := list(islice(texts, self.options.batch_size)):
+            words = [self.options.words_of(text) for text in some]
+            longest = max(sum(map(len, sentences)) for sentences in words)
+            width = next((width for width in widths if width >= longest), widths[-1])
+            yield from self.corpus(words, np.zeros(len(some), np.int32), [width]).in_order()
+
+    def words(self, text: str) -> list[str]:
+        """Return the words of a text that a model reads: those after the first `max_len` are cut."""
+        return [word for sentence in self.options.words_of(text) for word in sentence][: self.options.max_len]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return words and targets."""
+        return {self.targets.key: self.targets.to_json(), "words": [*self.vocabulary.words]}
+
+
+class TextTask:
+    """A task of texts with a target each; see `experiments.base.contracts.Task`.
+
+    A task file says what its `Options` are, what its texts carry (`Targets`) and how `examples` reads them.
+    """
+
+    Options: ClassVar[type] = TextOptions
+    Targets: ClassVar[TargetsType] = Classes
+    objective: ClassVar[str] = "classify"
+
+    @classmethod
+    @abc.abstractmethod
+    def examples(cls, options: Any) -> Iterable[Example]:
+        """Return the examples of all splits."""
+
+    @classmethod
+    def objective_of(cls, options: Any) -> str:
+        """Return the objective that is learned where none is named."""
+        return cls.objective
+
+    @classmethod
+    def targets_of(cls, options: Any) -> TargetsType:
+        """Return what the texts carry."""
+        return cls.Targets
+
+    @classmethod
+    def codec_of(cls, options: TextOptions, stored: dict[str, Any]) -> TextCodec:
+        """Return the codec that a run has stored."""
+        kind = cls.targets_of(options)
+        return TextCodec(options, Vocabulary(stored["words"]), kind(stored[kind.key]))
+
+    def __init__(self, options: TextOptions, examples: Iterable[Example] | None = None):
+        words: dict[str, list[list[list[str]]]] = {split: [] for split in SPLITS}
+        targets: dict[str, list[Any]] = {split: [] for split in SPLITS}
+        for text, target, split in self.examples(options) if examples is None else examples:
+            words[split].append(options.words_of(text))
+            targets[split].append(target)
+        for split in SPLITS:
+            if not words[split]:
+                raise DataError(f"the {split} split has no examples: give the data more rows.")
+        fitted = self.targets_of(options).fit(targets)
+        sentences = (sentence for text in words["train"] for sentence in text)
+        self.codec = TextCodec(options, Vocabulary.count(sentences, options.min_count), fitted)
+        lengths = [sum(map(len, text)) for text in words["train"]]
+        widths = bucket_widths(lengths, options.buckets, options.max_len)
+        self.splits = {
+            split: self.codec.corpus(words[split], fitted.encode(targets[split]), widths) for split in SPLITS
+        }
+        self.steps_per_epoch = self.splits["train"].batches_per_epoch
+
+    def describe(self) -> dict[str, Any]:
+        """Return the sizes and the counts of cut and empty texts."""
+        names = {"words": "vocabulary"}
+        facts: dict[str, Any] = {names.get(name, name): size for name, size in self.codec.sizes.items()}
+        for name, corpus in self.splits.items():
+            facts[name] = {"texts": len(corpus), "truncated": corpus.truncated, "empty": corpus.empty}
+            facts[name]["digest"] = corpus.digest()
+        return facts
+
+    def train_batch(self, seed: int, step: int) -> TextBatch:
+        """Return the batch of a step."""
+        return self.splits["train"].shuffled(seed, step)
+
+    def train_rows(self, seed: int, step: int) -> list[int]:
+        """Return which texts of the training split make the batch of a step."""
+        return self.splits["train"].rows(seed, step)
+
+    def batches(self, split: str) -> Iterator[TextBatch]:
+        """Yield every example of a split once."""
+        return self.splits[split].in_order()

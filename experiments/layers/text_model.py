@@ -1,0 +1,85 @@
+"""What objectives begin with: the defaults of the contract, and the model of one encoder and one pooler."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+from flax import nnx
+from jax import Array
+
+from experiments.base.contracts import Batch, Encoder, Last, Mean, Outputs, Parts
+
+
+class Model(nnx.Module):
+    """The defaults of the contract of objectives (`experiments.base.contracts.Objective`)."""
+
+    pools: ClassVar[bool] = True
+    shares: ClassVar[tuple[str, ...]] = ()
+    term_weights: Mapping[str, float] = {}
+
+    @property
+    def p(self) -> Any:
+        """The exponent, or exponents, of the poolers; None where they have none."""
+        return None
+
+    def scalars(self, outputs: Outputs, batch: Batch) -> Mapping[str, Mean | Last]:
+        """Log nothing beside the loss terms and the metrics."""
+        return {}
+
+    def weights(self, outputs: Outputs) -> Outputs:
+        """Return the attention, where there is one."""
+        return {name: outputs[name] for name in ("attention",) if name in outputs}
+
+
+class TextModel(Model):
+    """One encoder and one pooler; the mask goes with the tokens to the encoder, and one comes with the states.
+
+    The encoder computes in the dtype of the configuration; parameters are float32, and so is what poolers sum.
+    """
+
+    def __init__(self, parts: Parts, *, rngs: nnx.Rngs):
+        self.encoder = parts.encoder(rngs=rngs)
+        self.pooler = parts.pooler(self.encoder.features, rngs=rngs)
+        self.compute = parts.compute
+
+    @property
+    def p(self) -> Any:
+        """The exponent of the pooler; None where it has none."""
+        return getattr(self.pooler, "p", None)
+
+    def weights(self, outputs: Outputs) -> Outputs:
+        """Return what the pooler says of the tokens; its attention where it says nothing."""
+        if hasattr(self.pooler, "weights"):
+            return self.pooler.weights(outputs["states"], outputs["mask"])
+        return super().weights(outputs)
+
+    def read(self, batch: Batch, rngs: nnx.Rngs | None) -> dict[str, Array]:
+        """Return `states` and their `mask`, `pooled` and the arrays of the pooler, as `attention`."""
+        states, mask = in_dtype(self.encoder, self.compute)(batch.tokens, batch.mask, rngs)
+        pooled, shown = self.pooler(states, mask)
+        return {"states": states, "mask": mask, "pooled": pooled, **shown}
+
+
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """Return the dotted name of a parameter from its key path: `pooler.pool.rho`."""
+    return ".".join(str(entry.key) for entry in path if hasattr(entry, "key"))
+
+
+def is_exponent(path: tuple[Any, ...]) -> bool:
+    """Tell whether a parameter is the raw exponent of a pooler; such parameters are named `rho`."""
+    return leaf_name(path).split(".")[-1] == "rho"
+
+
+def in_dtype(encoder: Encoder, dtype: str) -> Encoder:
+    """Return an encoder that computes in a dtype: that of its parameters, but for those of a pooler inside.
+
+    A parameter of float32 beside states of bfloat16 makes the result float32, which is what poolers are to sum.
+    """
+    if dtype == "float32":
+        return encoder
+
+    def cast(path: tuple[Any, ...], leaf: Array) -> Array:
+        return leaf if "pooler" in leaf_name(path).split(".") else leaf.astype(dtype)
+
+    graph, state = nnx.split(encoder)
+    return nnx.merge(graph, jax.tree_util.tree_map_with_path(cast, state))

@@ -1,0 +1,14 @@
+"""Objectives: what is learned. A new one is a file here and a row in the table."""
+
+from experiments.base.contracts import Objective
+from experiments.objectives.classify import Classify
+from experiments.objectives.language_model import LanguageModel
+from experiments.objectives.multilabel import Multilabel
+from experiments.objectives.regress import Regress
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "classify": Classify,
+    "language_model": LanguageModel,
+    "multilabel": Multilabel,
+    "regress": Regress,
+}

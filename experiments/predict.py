@@ -1,0 +1,99 @@
+"""What a trained model says of texts: `python -m experiments.predict RUN [FILE] [--vectors FILE.npy]`."""
+
+import csv
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from experiments.base import files
+from experiments.base.command_line import command, parse
+from experiments.base.errors import UsageError
+from experiments.data import lines
+from experiments.run.trained import Trained, load_run
+from experiments.storage.arrays import RowWriter
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Predict the texts of a file or a pipe with a trained model."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a finished run."""
+    file: tyro.conf.Positional[Path | None] = None
+    """Text lines, or CSV, TSV or JSON lines by ending; text lines from the standard input when not given."""
+    column: str = ""
+    """Column of the text in a table; found by its name when not given."""
+    format: Literal["jsonl", "csv"] = "jsonl"
+    """How predictions are written."""
+    vectors: Path | None = None
+    """Write the pooled vectors into this .npy file too, one row a text."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def predictions(trained: Trained, texts: Iterable[str], vectors: Path | None) -> Iterator[dict[str, Any]]:
+    """Yield a prediction a text; write the pooled vectors, where asked for, as they come."""
+    if vectors is None:
+        yield from trained.predict(texts)
+        return
+    if vectors.suffix != ".npy" or not trained.objective.pools:
+        raise UsageError(f"--vectors {vectors}: give a name that ends in .npy, and a run whose objective pools.")
+    _, outputs = next(trained.outputs([""]))
+    with RowWriter(vectors, outputs["pooled"].shape[-1]) as writer:
+        for batch, outputs in trained.outputs(texts):
+            writer.write(np.asarray(outputs["pooled"])[: int(batch.weights.sum())])
+            yield from trained.readable(batch, outputs)
+
+
+def write_jsonl(records: Iterable[dict[str, Any]]) -> None:
+    """Print one JSON object a line."""
+    for record in records:
+        print(json.dumps(record, ensure_ascii=False))
+
+
+def write_csv(records: Iterable[dict[str, Any]]) -> None:
+    """Print a header and one row a record; what is no text or number stands there as JSON."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for number, record in enumerate(records):
+        if number == 0:
+            writer.writerow(record)
+        writer.writerow(json.dumps(cell) if isinstance(cell, dict | list) else cell for cell in record.values())
+
+
+def predict(options: Options) -> None:
+    """Read, predict and print."""
+    trained = load_run(options.run)
+    path = options.file or Path("standard input")
+    with ExitStack() as stack:
+        file = stack.enter_context(files.opened(path) if options.file else nullcontext(sys.stdin.buffer))
+        size = path.stat().st_size if path.is_file() else None
+        shows = sys.stderr.isatty()
+        bar = stack.enter_context(tqdm(total=size, unit="B", unit_scale=True, file=sys.stderr, disable=not shows))
+        texts = lines.texts(file, path, options.column, bar.update)
+        {"jsonl": write_jsonl, "csv": write_csv}[options.format](predictions(trained, texts, options.vectors))
+        sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+
+    def body(arguments: list[str]) -> None:
+        try:
+            predict(parse(Options, arguments, program="python -m experiments.predict"))
+        except BrokenPipeError:  # The reader, as `head`, has enough; Python must not flush into the closed pipe.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return command("predict", body, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What the tables of a page say, in sentences."""
+
+from collections.abc import Mapping, Sequence
+
+from experiments.reporting.formats import Table
+from experiments.reporting.measures import Measure
+from experiments.reporting.needles import Line
+from experiments.reporting.records import Key
+from experiments.reporting.statistics import Comparison, Estimate
+
+
+def in_words(found: Mapping[Key, Comparison], measure: Measure) -> str:
+    """Where learned norm helps and where it does not, a sentence for each."""
+    ours = {key: comparison for key, comparison in found.items() if key.pooler == "learned_norm"}
+    if not ours:
+        return ""
+    told, (ahead, behind) = [], measure.ahead
+    for method in sorted({key.method for key in ours}):
+        mine = {key: comparison for key, comparison in ours.items() if key.method == method}
+        not_ahead = [_where(key) for key, c in mine.items() if measure.sign * c.difference.mean <= 0]
+        better, worse = (
+            [_where(key) for key, c in mine.items() if _is_sure(c, sign)] for sign in (measure.sign, -measure.sign)
+        )
+        text = f"`{method}`: {measure.average} {ahead} attention pooling in "
+        text += f"{len(mine) - len(not_ahead)} of {len(mine)} places. "
+        text += f"It does not help on {', '.join(not_ahead)}. " if not_ahead else ""
+        text += f"After correction the difference is {ahead} zero in {len(better)}{_listed(better)}"
+        told.append(f"{text} and {behind} zero in {len(worse)}{_listed(worse)}.")
+    return "\n\n".join(told)
+
+
+def _where(key: Key) -> str:
+    return f"{key.task} with {key.encoder}"
+
+
+def _is_sure(comparison: Comparison, sign: int) -> bool:
+    return comparison.corrected is not None and comparison.corrected < 0.05 and comparison.difference.mean * sign > 0
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
+
+
+def needles_in_words(lines: Sequence[Line], measure: Measure) -> str:
+    """Where the learned exponent is close to the best fixed one."""
+    score, extreme = measure.label, measure.extreme
+    close = {
+        score: [str(line.signals) for line in lines if line.is_close(line.best)],
+        "loss": [str(line.signals) for line in lines if line.is_close(line.lowest)],
+    }
+    told = [f"{len(found)} by {which}{_listed(found)}" for which, found in close.items()]
+    apart = [str(line.signals) for line in lines if _apart(line.best_score, line.learned_score)]
+    return (
+        f"Of {len(lines)} values of k, the learned p is within 25 % of the best fixed p for {', for '.join(told)}. The "
+        f"best fixed p has the {extreme} mean validation {score}, or the lowest validation loss, that of a run being "
+        f"the lowest of all its validations. The intervals of the test {score} at the best fixed p by {score} and at "
+        f"the learned p are apart for {len(apart)}{_listed(apart)}. The learned p is that of the tested parameters, "
+        f"which are those of the {extreme} validation {score} of a run; the last column has it at the end of training."
+        + _why_not(lines)
+    )
+
+
+def _why_not(lines: Sequence[Line]) -> str:
+    """Why a learned exponent misses the best fixed one: what it is learned from."""
+    below = [str(line.signals) for line in lines if line.fitted < line.lowest]
+    if not below:
+        return ""
+    return (
+        "\n\nWhy not: the exponent is learned from the training loss. At the end of training, that loss is lowest at a "
+        "smaller fixed exponent than the validation loss for "
+        f"{len(below)} of {len(lines)} values of k{_listed(below)}. What a larger exponent gains, it gains on texts "
+        "that were not trained on, as regularisation does, and no gradient of the training loss shows that."
+    )
+
+
+def _apart(one: Estimate, other: Estimate) -> bool:
+    """Whether two intervals do not overlap; a single run has none."""
+    if one.half is None or other.half is None:
+        return False
+    return abs(one.mean - other.mean) > one.half + other.half
+
+
+def baseline_in_words(table: Table, measure: Measure) -> str:
+    """Where the neural row is ahead of the baseline and where it is not."""
+    gains = {str(row[0]): measure.sign * row[-1] for row in table.rows if isinstance(row[-1], float)}
+    ahead, behind = [[task for task in gains if (gains[task] > 0) == side] for side in (True, False)]
+    text = f"The neural row is ahead of the {table.header[1]} baseline on {len(ahead)} of {len(gains)} tasks"
+    text += _listed(ahead)
+    return f"{text}, behind or equal on {', '.join(behind)}." if behind else f"{text}."

@@ -1,0 +1,184 @@
+"""The two compiled functions of a run: one training step and one evaluation step."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from experiments.base import devices
+from experiments.base.contracts import Batch, Last, Mean, Objective
+from experiments.layers.text_model import leaf_name
+from experiments.run.clock import Clock
+from experiments.run.diagnostics import Diagnostics, Evaluation, with_exponent_gradient
+from experiments.run.optimiser import OptimOptions, average
+
+
+class State(NamedTuple):
+    """All that a training step changes."""
+
+    parameters: nnx.State
+    optimizer: optax.OptState
+    average: nnx.State | None
+    """Moving average of the parameters, where one is asked for."""
+    step: jax.Array
+
+    @property
+    def tested(self) -> nnx.State:
+        """The parameters that are validated and tested: their average, where there is one."""
+        return self.parameters if self.average is None else self.average
+
+
+class Recipe(NamedTuple):
+    """What is fixed for all steps of a run and is part of the compiled programs."""
+
+    graph: Any
+    """The form of the objective, which with its parameters makes it again."""
+    optimizer: optax.GradientTransformation
+    options: OptimOptions
+    sharded: bool
+    """Whether large arrays of the state are cut over the devices."""
+
+    def objective(self, parameters: nnx.State, frozen: nnx.State) -> Objective:
+        """Return the objective with the given parameters, and `frozen`, all that is no trained parameter."""
+        return nnx.merge(self.graph, *devices.constrain((parameters, frozen)))
+
+
+class StepReport(NamedTuple):
+    """What a training step reports.
+
+    Norms are those of the gradients, in the order of the parameters. A step whose loss, gradients or new parameters are
+    not all finite is not `accepted`: the state is as before but for the number of the step.
+    """
+
+    loss: jax.Array
+    scalars: Mapping[str, Mean | Last]
+    """The loss terms, where there are several, and the scalars of the objective."""
+    norms: list[jax.Array]
+    accepted: jax.Array
+    request: jax.Array
+    """The largest of the numbers that the processes passed with the batch: so they agree on when to save."""
+
+
+def total_loss(objective: Objective, terms: Mapping[str, Mean]) -> jax.Array:
+    """Return the sum of the means of the terms, each times its weight."""
+    weights = objective.term_weights
+    means = (term.value * weights[name] if name in weights else term.value for name, term in terms.items())
+    return reduce(jnp.add, means)
+
+
+def train_step(
+    recipe: Recipe, noise: jax.Array, frozen: nnx.State, state: State, batch: tuple[Batch, jax.Array]
+) -> tuple[State, StepReport]:
+    """Return the state after one update and what to report.
+
+    Args:
+        recipe: what is fixed.
+        noise: random key of the run; that of the step is folded from it.
+        frozen: all of the objective that is no trained parameter.
+        state: the state before.
+        batch: the batch, and for each of its rows the request of the process that gives it.
+    """
+    examples, requests = batch
+    key = jax.random.fold_in(noise, state.step)
+
+    def loss_of(parameters: nnx.State) -> tuple[jax.Array, Mapping[str, Mean | Last]]:
+        objective = recipe.objective(parameters, frozen)
+        outputs = objective(examples, nnx.Rngs(dropout=key))
+        terms = objective.terms(outputs, examples)
+        logged = {**(terms if len(terms) > 1 else {}), **objective.scalars(outputs, examples)}
+        return total_loss(objective, terms), logged
+
+    (loss, scalars), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
+    norms = [jnp.sqrt(jnp.square(leaf).sum()) for leaf in jax.tree.leaves(gradients)]
+    updates, moments = recipe.optimizer.update(gradients, state.optimizer, state.parameters)
+    parameters = optax.apply_updates(state.parameters, updates)
+    moved = average(recipe.options, parameters, state.average, state.step)
+    proposed = State(parameters, moments, moved, state.step)
+    accepted = all_finite([loss, *norms, parameters])
+    kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposed, state)
+    report = StepReport(loss, scalars, norms, accepted, requests.max())
+    return devices.constrain(kept._replace(step=state.step + 1), recipe.sharded), devices.constrain(report)
+
+
+def evaluation_step(recipe: Recipe, frozen: nnx.State, parameters: nnx.State, batch: Batch) -> Evaluation:
+    """Return loss terms, metrics, scalars and diagnostics of a batch, without noise."""
+
+    def loss_of(parameters: nnx.State) -> tuple[jax.Array, Any]:
+        objective = recipe.objective(parameters, frozen)
+        outputs = objective(batch)
+        terms = objective.terms(outputs, batch)
+        found = terms, objective.metrics(outputs, batch), objective.scalars(outputs, batch), outputs, objective.p
+        return total_loss(objective, terms) * batch.weights.sum(), found
+
+    (terms, metrics, scalars, outputs, p), gradient = with_exponent_gradient(loss_of, parameters)
+    diagnostics = Diagnostics.of(outputs, batch.weights, gradient)
+    return devices.constrain(Evaluation(terms, metrics, scalars, diagnostics, p))
+
+
+class PerShape:
+    """A jitted function that compiles once for every shape of its batch and counts its programs; a clock times that.
+
+    The batch is the last argument; the other arguments keep their shapes, and those in `first` are the same at every
+    call: what is passed is no constant of the program, so runs that differ in the seed compile the same one.
+    """
+
+    def __init__(self, function: Callable, clock: Clock, *first: Any, **jit_options: Any):
+        self._jitted = jax.jit(function, **jit_options)
+        self._first = first
+        self._programs: dict[Any, Any] = {}
+        self._clock = clock
+
+    @property
+    def compilations(self) -> int:
+        """Number of programs compiled so far."""
+        return len(self._programs)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the program of the batch's shape."""
+        arguments = self._first + arguments
+        leaves, structure = jax.tree.flatten(arguments[-1])
+        key = structure, tuple(leaf.shape for leaf in leaves)
+        if key not in self._programs:
+            with self._clock.measure("compile"):
+                self._programs[key] = self._jitted.lower(*arguments).compile()
+        return self._programs[key](*arguments)
+
+
+class Programs(NamedTuple):
+    """The compiled functions, and the way from parameters back to an objective."""
+
+    train: PerShape
+    evaluate: PerShape
+    objective: Callable[[nnx.State], Any]
+
+    @classmethod
+    def of(cls, recipe: Recipe, noise: jax.Array, frozen: nnx.State, clock: Clock) -> "Programs":
+        """Return the programs of a run, whose compilation the clock measures."""
+        return cls(
+            PerShape(partial(train_step, recipe), clock, noise, frozen, donate_argnums=2),
+            PerShape(partial(evaluation_step, recipe), clock, frozen),
+            lambda parameters: nnx.merge(recipe.graph, parameters, frozen),
+        )
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Return whether every number of a tree is finite."""
+    return reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
+
+
+def leaf_names(parameters: nnx.State) -> list[str]:
+    """Return the dotted names of the parameters, in the order of the gradients that a step reports."""
+    return [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
+
+
+def culprit(report: StepReport, names: list[str]) -> str:
+    """Return what was not finite in a step that was not accepted: the first gradient, or the loss, or the result."""
+    broken = [name for name, norm in zip(names, report.norms, strict=True) if not math.isfinite(norm)]
+    if broken:
+        return f"the gradient of {broken[0]!r}"
+    return "the new parameters" if math.isfinite(report.loss) else "the loss"

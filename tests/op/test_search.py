@@ -1,0 +1,70 @@
+"""The random search, short and long, and its oracle against the table of mpmath."""
+
+import numpy as np
+import pytest
+
+from tests.op import search, table
+from tests.op.make_table import GROUPS, flushed
+from tests.op.oracle import WIDE, solve
+from tests.op.search import Program
+
+# A program of each form, with layouts, implementations and attention in turn; all of them are in the long run.
+SHORT = [
+    Program("linear", "xla", "rows", second=True),
+    Program("log", "xla_jvp", "rows", sharpen=False, second=True),
+    Program("bounded 5", "xla", "small"),
+    Program("tanh", "xla", "large"),
+    Program("linear", "xla", "packed", sharpen=False),
+    Program("exp", "xla_jvp", "heads", log_output=True),
+    Program("relu_clip", "xla", "features", sharpen=False),
+]
+
+
+@pytest.mark.parametrize("program", SHORT, ids=str)
+def test_short_search_finds_nothing(program):
+    report = search.search(rows=2000, seed=1, chosen=[program])
+    assert report.rows >= 2000
+    assert not report.faults, "\n".join(report.lines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", search.FORMS)
+def test_long_search_finds_nothing(form):
+    chosen = [program for program in search.programs() if program.form == form]
+    report = search.search(rows=20_000, seed=2, chosen=chosen)
+    print("\n".join(report.lines()))
+    assert not report.faults, "\n".join(report.lines())
+
+
+@pytest.mark.parametrize("group", ["linear", "long", "fixed", "log", "free_log"])
+def test_oracle_against_the_table(group):
+    """Every row at every exponent, to a few roundings of float64, in which the table is kept."""
+    stored, like = table.load(group), GROUPS[group]
+    states = stored["states"] if like.log_states else flushed(stored["states"])
+    shape = stored["r"].shape
+    with np.errstate(all="ignore"):
+        u = states.astype(WIDE) if like.log_states else np.log(states.astype(WIDE))
+    rows = lambda x: np.broadcast_to(x[:, :, None], (*shape, x.shape[-1])).reshape(-1, x.shape[-1])  # noqa: E731
+    p = np.broadcast_to(stored["p"], shape).reshape(-1)
+    found = solve(rows(u), rows(stored["scores"]), p, rows(stored["mask"]), like.sharpen)
+    scale = np.maximum(found.r, WIDE(1e-300))
+    for name, got, bound in (
+        ("r", found.r, 1e-15),
+        ("dz", found.r * found.b, 1e-12),
+        ("dp", found.r * found.slope, 1e-9),
+    ):
+        error = np.abs(got - stored[name].reshape(got.shape)) / scale
+        assert error.max() <= bound, f"{name}: {error.max()}"
+
+
+def test_a_wrong_answer_is_found(monkeypatch):
+    """The search compares: a value that is off by 1 % and a NaN are faults."""
+    program = Program("linear", "xla", "small")
+    true = search.compiled(program)
+    for spoil in (lambda x: 1.01 * x, lambda x: np.nan * x):
+        monkeypatch.setattr(
+            search, "compiled", lambda _, spoil=spoil: lambda *a: {k: spoil(x) for k, x in true(*a).items()}
+        )
+        report = search.Report()
+        search.search_once(program, 0, report)
+        assert report.faults

@@ -24,6 +24,8 @@ from collections import Counter
 from pathlib import Path
 
 HANG, MEMORY = 60, 2 * 2**30
+STARTING = 600
+"""Seconds in which a worker must have loaded its modules and made its specimens; no case has begun then."""
 GOOD = ("one line", "the same", "read")
 BAD = ("traceback", "hang", "silent", "died")
 
@@ -33,6 +35,7 @@ def work(kind: str, seed: int, first: int, count: int) -> None:
     module = importlib.import_module(f"tests.harness.fuzz_{kind}")
     if not getattr(module, "RESERVES", False):  # addresses beyond what it uses: then only the peak is looked at
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    getattr(module, "prepare", lambda: None)()
     print(json.dumps({"ready": True}), flush=True)
     for number in range(first, first + count):
         folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -56,10 +59,12 @@ def cases(kind: str, seed: int, first: int, count: int):
             [*command, "--first", f"{first}", "--count", f"{end - first}"], stdout=subprocess.PIPE, text=True, bufsize=1
         )
         lines: queue.Queue[str] = queue.Queue()
+        limit = STARTING
         threading.Thread(target=_pass_on, args=(worker.stdout, lines), daemon=True).start()
         try:
             while first < end:
-                line = lines.get(timeout=HANG)
+                line = lines.get(timeout=limit)
+                limit = HANG
                 if not line:
                     yield [first, "", "died", f"exit code {worker.wait()}", 0, 0]
                     first += 1

@@ -22,63 +22,16 @@ from experiments.tasks import TASKS
 RESERVES = True
 """JAX reserves more addresses than it uses."""
 COMMANDS = {"train": train.main, "sweep": sweep.main, "report": report.main, "baseline": baseline.main}
-FLAGS = [
-    "--task",
-    "--encoder",
-    "--pooler",
-    "--objective",
-    "--seed",
-    "--epochs",
-    "--out",
-    "--resume",
-    "--evaluations",
-    "--patience",
-    "--compute",
-    "--debug",
-    "--profile",
-    "--tensorboard",
-    "--data.batch-size",
-    "--data.max-len",
-    "--data.buckets",
-    "--data.min-count",
-    "--data.sentences",
-    "--archives",
-    "--encode.features",
-    "--encode.vectors",
-    "--encode.dropout",
-    "--pool.p-init",
-    "--pool.heads",
-    "--pool.hidden",
-    "--pool.exponent",
-    "--head.dropout",
-    "--optim.learning-rate",
-    "--optim.clip",
-    "--optim.average",
-    "--optim.accumulate",
-    "--optim.bad-steps",
-    "--save.minutes",
-    "--save.keep",
-    "--devices.count",
-    "--devices.coordinator",
-    "--devices.processes",
-    "--devices.process",
-    "--devices.wait",
-    "--path",
-    "--set",
-    "--format",
-    "--page",
-    "--text",
-    "--pivot",
-    "--dry-run",
-    "--retry-failed",
-    "--no-such-option",
-    "-x",
-    "--",
-    "--=3",
-    "--data",
-    "--pool.",
-    "--.p",
-]
+WORDS = """
+--task --encoder --pooler --objective --seed --epochs --out --resume --evaluations --patience --compute
+--debug --profile --tensorboard --data.batch-size --data.max-len --data.buckets --data.min-count
+--data.sentences --archives --encode.features --encode.vectors --encode.dropout --pool.p-init --pool.heads
+--pool.hidden --pool.exponent --head.dropout --optim.learning-rate --optim.clip --optim.average
+--optim.accumulate --optim.bad-steps --save.minutes --save.keep --devices.count --devices.coordinator
+--devices.processes --devices.process --devices.wait --path --set --format --page --text --pivot --dry-run
+--retry-failed --no-such-option -x -- --=3 --data --pool. --.p
+"""
+FLAGS = WORDS.split()
 VALUES = ["0", "1", "-1", "3", "1e400", "nan", "inf", "0.5", "9" * 1000, "x" * 1000, "", " ", "\n", "\x1b[2J", "\u00b1",
           "true", "None", "[1]", "{}", "a=1", "seed=[0,1]", "epochs=", "/dev/zero", ".", "..", "/", "pipe", "nowhere",
           "float32", "mean", "host:99999", "::1:0", "markdown", "a.md", "trec: what", "\udcff", "\U0001f600",

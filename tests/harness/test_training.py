@@ -41,6 +41,7 @@ def test_the_run_folder_is_complete(finished):
         ".lock",
         "config.json",
         "environment.json",
+        "manifest.json",
         "metrics.jsonl",
         "parameters.npz",
         "summary.json",

@@ -19,7 +19,7 @@ from experiments.data.text import Example
 from experiments.data.text_task import TextTask
 from experiments.run.config import Config, chosen_names
 from experiments.run.trained import load_run
-from experiments.storage.run_folder import as_json, write_whole
+from experiments.storage import run_folder
 from experiments.tasks import TASKS
 
 Ask = TypeVar("Ask")
@@ -87,8 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = examples(trained.config, options.split, options.texts, options.archives)
         bar = tqdm(chosen, unit="text", file=sys.stderr, disable=not sys.stderr.isatty())
         findings = ANALYSES[options.analysis](options.ask)(trained, bar)
-        path = (options.out or options.run / "analyses") / f"{options.analysis}-{options.split}.json"
-        write_whole(path, as_json({"options": to_dict(options), **findings._asdict()}))
+        path = (options.out or options.run / run_folder.ANALYSES) / f"{options.analysis}-{options.split}.json"
+        run_folder.write_whole(path, run_folder.as_json({"options": to_dict(options), **findings._asdict()}))
         print(markdown(findings.table))
         facts = ", ".join(f"{name} {value}" for name, value in findings.summary.items())
         print(f"{options.analysis} of {len(chosen)} texts of the {options.split} split: {facts}; {path}")

@@ -114,7 +114,7 @@ def pooling(
     *batch, tokens, features = states.shape
     rows = math.prod(batch)
     if scores is None:
-        scores = jnp.zeros((*batch, tokens), states.dtype)
+        scores = jnp.zeros_like(states[..., 0])  # cut over devices as the states are
     _check.scores(scores, (*batch, tokens))
     scores = jnp.asarray(scores)
     heads = scores.shape[-1] if scores.ndim == states.ndim else 1

@@ -19,6 +19,8 @@ VOCABULARY, CHECKPOINTS, QUARANTINE = "vocabulary.json", "checkpoints", "quarant
 PROFILE, TENSORBOARD = "profile", "tensorboard"
 SWEEP = "sweep.json"
 LOCK = ".lock"
+ANALYSES = "analyses"
+"""The folder of what was asked of the run later."""
 SEALED = "sealed"
 """The entry of a summary that says that a manifest follows: without one the run is not finished, or was changed."""
 
@@ -27,10 +29,10 @@ def passes(name: str) -> bool:
     """Tell whether the manifest of a run is not about a name in its folder.
 
     It is about all that says what the run was and found. It is not about hidden names (the lock, what a killed process
-    left half written), about checkpoints, which are deleted once it is written, and about logs, beside which programs
-    that show them write.
+    left half written), about checkpoints, which are deleted once it is written, about logs, beside which programs that
+    show them write, and about analyses, which come later.
     """
-    return name.startswith(".") or name in (CHECKPOINTS, QUARANTINE, PROFILE, TENSORBOARD)
+    return name.startswith(".") or name in (CHECKPOINTS, QUARANTINE, PROFILE, TENSORBOARD, ANALYSES)
 
 
 def write_whole(path: Path, content: str) -> None:

@@ -18,11 +18,12 @@ attention that stays out of the power, y = z + p d and its scale is 1 where it i
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
-from lnpool._formulas.safe import at_most, select
+from lnpool._formulas.safe import at_most, finite, select
 from lnpool._formulas.series import eta, log1p_ratio, psi
 
+SMALLEST = 1e-12  # of p above 0
 NEAR = 0.5  # |p l| up to which the series are used
 
 
@@ -36,6 +37,16 @@ class Shares(NamedTuple):
     difference: Array
     difference_over_p: Array
     near: Array  # |p l| <= 1/2: the side of the series
+
+
+def usable(p: Array, log_output: bool) -> Array:
+    """The exponent, finite, and above 0 no smaller than ``SMALLEST``, below which its powers leave float range.
+
+    Nothing can be seen of that where all states are positive, for p = 0 is a smooth point; and with a zero among them r
+    is 0 there already, unless the zero has less than 1e-10 of the attention. The logarithm of r can be seen.
+    """
+    p = finite(p)
+    return p if log_output else p + lax.stop_gradient(jnp.where((p > 0) & (p < SMALLEST), SMALLEST - p, 0))
 
 
 def exponents(p: Array, d: Array, z: Array, sharpen: bool) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ from W, and then the exact form runs (docs/math.md, section 5).
 import jax.numpy as jnp
 from jax import Array
 
-from lnpool._formulas.safe import SILENT, cancelled, log_ratio
+from lnpool._formulas.safe import SILENT, log_ratio
 
 EXPONENTS = (
     1.0,
@@ -61,14 +61,11 @@ def pooled(is_linear: bool, reference: Array, rho: Array, log_output: bool) -> A
     return reference * half * half if is_linear else jnp.exp(reference + rho)
 
 
-def by_log_states(p: Array, d: Array, log_v: Array, rho: Array) -> tuple[Array, Array]:
-    """dlog r/dlog h = w, the share of each token in the sum, and w - v."""
-    w = jnp.exp(p * (d - rho) + log_v)
-    return w, w - jnp.exp(log_v)
+def by_log_states(p: Array, d: Array, log_v: Array, rho: Array) -> Array:
+    """dlog r/dlog h = w, the share of each token in the sum."""
+    return jnp.exp(p * (d - rho) + log_v)
 
 
-def by_states(p: Array, d: Array, log_v: Array, rho: Array, h: Array, r: Array) -> tuple[Array, Array]:
-    """dr/dh = v (h/r)^(p-1), for p >= 1, and r (w - v), which is 0 to the bit where all states are equal."""
-    by_h = jnp.exp((p - 1) * (d - rho) + log_v)
-    difference = by_h * h - jnp.exp(log_v) * r
-    return by_h, cancelled(difference, h == r)
+def by_states(p: Array, d: Array, log_v: Array, rho: Array) -> Array:
+    """dr/dh = v (h/r)^(p-1), for p >= 1."""
+    return jnp.exp((p - 1) * (d - rho) + log_v)

@@ -222,9 +222,10 @@ def gradients(call: Call, row: Result, raw: Array, z: Array) -> tuple[Array, Arr
     score = jnp.where(mask, z, 0)
     log_v = _log_v(call, row, score)
     d = _log_ratio(call, _states(call, raw, mask), row.reference)
-    w, difference = single_pass.by_log_states(row.p, d, log_v, row.rho)
+    w = single_pass.by_log_states(row.p, d, log_v, row.rho)
+    difference = w - jnp.exp(log_v)
     if call.is_linear:
-        dstates = row.by_r * jnp.exp(log_v + (row.p - 1) * (d - row.rho))
+        dstates = row.by_r * single_pass.by_states(row.p, d, log_v, row.rho)
     elif call.scale_limit:
         dstates = row.by_log * w * SCALE_LIMITS[call.scale_limit].derivative(jnp.where(mask, raw, 0))
     else:

@@ -133,8 +133,9 @@ def _sum(is_new: Array | None, by_product: bool, x: Array) -> Array:
     """Sum over the new tokens: [B T ...] -> [B 1 ...]."""
     rows, tokens, *rest = x.shape
     if by_product:
-        weights = jnp.ones(tokens, x.dtype) if is_new is None else is_new.astype(x.dtype)
-        weights, flat = jnp.broadcast_to(weights, (rows, tokens)), x.reshape(rows, tokens, -1)
+        flat = x.reshape(rows, tokens, -1)
+        weights = jnp.ones_like(flat[..., 0])  # cut over devices as the rows are
+        weights = weights if is_new is None else jnp.where(is_new, weights, 0)
         return jnp.einsum("bt,btk->bk", weights, flat, precision=lax.Precision.HIGHEST).reshape(rows, 1, *rest)
     if is_new is not None:
         x = jnp.where(is_new.reshape(-1, *(1,) * len(rest)), x, 0)

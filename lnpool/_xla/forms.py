@@ -5,7 +5,7 @@ Arrays of texts are [S 1 *H K], as wide as the result; ``Texts`` holds what both
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,14 @@ from jax import Array, lax
 from lnpool import _compat
 from lnpool._formulas import attention as attention_formula
 from lnpool._formulas import exact, single_pass
-from lnpool._formulas.safe import at_least, cancelled, finite, log_ratio, select, sign_of, within
+from lnpool._formulas.safe import at_least, cancelled, log_ratio, select, sign_of, within
 from lnpool._formulas.scale import SCALE_LIMITS
 from lnpool._types import Attention, Call, Inputs, Residuals
 from lnpool._xla.attend import log_weights, rows_of
 from lnpool._xla.cpu_blocks import Block, Parts, over_tokens
 from lnpool._xla.reduce import Meeting
+
+Pair: TypeAlias = tuple[Array, Array]
 
 
 class Texts(NamedTuple):
@@ -171,20 +173,20 @@ def _if_any(needed: Array, run: Callable[[], Parts]) -> Parts:
     return lax.cond(jnp.any(needed), run, zeros)
 
 
-def single_partials(texts: Texts, block: Block, of: Residuals, offset: Array, log_z: Array) -> tuple[Array, Array]:
-    """Derivatives by states and scores [B T *H K] of the result; what padding holds is finite."""
-    call, p = texts.call, texts.p
+def single_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: Array, log_z: Array) -> Pair:
+    """Cotangents of states and scores [B T *H K] for the cotangent ``g`` of the result; at padding finite."""
+    call, p, k = texts.call, texts.p, g * of.gain
     _, log_v = texts.z_and_log_v(block, offset, log_z)
-    d = _silent_d(texts, block, of.reference)
+    d, v = _silent_d(texts, block, of.reference), lax.optimization_barrier(jnp.exp(log_v))
     if call.is_linear:
+        by_states = g * _of_linear(call, p, of) * single_pass.by_states(p, d, log_v, of.rho)
         states = select(block.mask, block.states.astype(p.dtype), 0)
-        r = jnp.exp(of.value) if call.log_output else of.value
-        by_states, by_scores = single_pass.by_states(p, d, log_v, of.rho, states, r)
-        factor = _of_linear(call, p, of)
+        # A state that is r has w = v: without rounding, the scores of equal states get no gradient.
+        by_scores = cancelled(by_states * states - v * k, d == of.rho)
     else:
-        by_states, by_scores = single_pass.by_log_states(p, d, log_v, of.rho)
-        factor = of.gain
-    return factor * by_states, factor * (by_scores if call.sharpen else by_scores / p)
+        by_states = k * single_pass.by_log_states(p, d, log_v, of.rho)
+        by_scores = by_states - v * k
+    return by_states, by_scores if call.sharpen else by_scores / p
 
 
 def _of_linear(call: Call, p: Array, of: Residuals) -> Array:
@@ -253,7 +255,7 @@ def exponents_of_w(texts: Texts, p: Array, of: Elements, y_reference: Array) -> 
 
 def exact_form(texts: Texts, want_slope: bool) -> Pooled:
     """The exact form; two passes find the references, one sums, and one more takes the slope."""
-    call, p, attention = texts.call, finite(texts.p), texts.attention
+    call, p, attention = texts.call, exact.usable(texts.p, texts.call.log_output), texts.attention
     reference, y_reference = _exact_references(texts, p)
     of_rows = texts.rows(reference, attention.offset, attention.log_z, y_reference)
 
@@ -290,13 +292,13 @@ def _exact_slope(texts: Texts, p: Array, *known: Array) -> Array:
     return texts.over_tokens(compute, intermediates=2).sums
 
 
-def exact_partials(texts: Texts, block: Block, of: Residuals, offset: Array, log_z: Array) -> tuple[Array, Array]:
-    """Derivatives by states and scores [B T *H K] of the result; what padding holds is finite."""
-    call, p = texts.call, finite(texts.p)
+def exact_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: Array, log_z: Array) -> Pair:
+    """Cotangents of states and scores [B T *H K] for the cotangent ``g`` of the result; at padding finite."""
+    call, p, k = texts.call, exact.usable(texts.p, texts.call.log_output), g * of.gain
     tokens = elements(texts, block, lax.stop_gradient(of.reference), offset, log_z)
     shares = _shares(texts, p, tokens, lax.stop_gradient(of.y_reference), of.log_w, of.rho)
     if call.is_linear:
-        by_states = _of_linear(call, p, of) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
+        by_states = g * _of_linear(call, p, of) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
     else:
-        by_states = of.gain * exact.by_log_states(p, shares, tokens.zero, tokens.log_v)
-    return by_states, of.gain * (shares.difference if call.sharpen else shares.difference_over_p)
+        by_states = k * exact.by_log_states(p, shares, tokens.zero, tokens.log_v)
+    return by_states, k * (shares.difference if call.sharpen else shares.difference_over_p)

@@ -24,7 +24,11 @@ def cut(segment_ids: Array, num_segments: int) -> Packing:
     """Sorted ids [N] in [-1, S] -> pieces; a token whose id is not in [0, S) belongs to no text."""
     (tokens,) = segment_ids.shape
     size = _size(tokens, num_segments)
-    bounds = jnp.searchsorted(segment_ids, jnp.arange(num_segments + 1, dtype=segment_ids.dtype)).astype(jnp.int32)
+    texts = jnp.arange(num_segments + 1, dtype=segment_ids.dtype)
+    if isinstance(tokens, int):
+        bounds = jnp.searchsorted(segment_ids, texts).astype(jnp.int32)
+    else:  # no search goes through the symbolic N of an export
+        bounds = jnp.sum(segment_ids[None] < texts[:, None], axis=1, dtype=jnp.int32)
     start, count = bounds[:-1], jnp.diff(bounds)
     parts = jnp.maximum((count + size - 1) // size, 1)
     ends = jnp.cumsum(parts, dtype=jnp.int32)  # of the rows of each text
@@ -75,6 +79,9 @@ def combine(packing: Packing, x: Array, operation: Callable[[Array, Array], Arra
         (starts, before), (begins, here) = left, right
         return starts | begins, jnp.where(begins, here, operation(before, here))
 
+    if not isinstance(x.shape[0], int):  # of an export with a symbolic N, which no scan of its kind takes
+        segments = jax.ops.segment_sum if operation is jnp.add else jax.ops.segment_max
+        return segments(x, packing.text, packing.last.size, indices_are_sorted=True)
     begins = jnp.concatenate([jnp.ones(1, bool), packing.text[1:] != packing.text[:-1]])
     _, running = lax.associative_scan(step, (_wide(begins, x), x))
     return running[packing.last]

@@ -21,7 +21,7 @@ from lnpool._types import Attention, Call, Inputs, Residuals, Tokens
 from lnpool._xla import packed
 from lnpool._xla.attend import attend
 from lnpool._xla.cpu_blocks import Block, Parts, over_tokens
-from lnpool._xla.forms import Pooled, Texts, exact_form, exact_partials, single, single_partials, texts_of
+from lnpool._xla.forms import Pair, Pooled, Texts, exact_form, exact_pullback, single, single_pullback, texts_of
 from lnpool._xla.reduce import Meeting
 
 Saved: TypeAlias = tuple[Attention, Residuals]
@@ -51,19 +51,19 @@ def forward(call: Call, inputs: Inputs) -> tuple[Array, Saved]:
     return residuals.value.astype(inputs.tokens.states.dtype), (attention, residuals)
 
 
-def _partials(
-    call: Call, p: Array, block: Block, saved: tuple[Array, Array, Residuals], texts: Texts, with_exact: bool
-) -> tuple[Array, Array]:
-    """Derivatives of the result by (raw) states and scores [B T *H K], 0 at padding whatever that holds."""
-    offset, log_z, residuals = saved
-    by_states, by_scores = single_partials(texts, block, residuals, offset, log_z)
+def _pullback(texts: Texts, block: Block, weights: Pair, of: Residuals, g: Array, with_exact: bool) -> Pair:
+    """Cotangents of (raw) states and scores [B T *H K], 0 at padding whatever that holds.
+
+    ``weights`` are the offset and log Z of the attention.
+    """
+    by_states, by_scores = single_pullback(texts, block, of, g, *weights)
     if with_exact:
-        exact_by_states, exact_by_scores = exact_partials(texts, block, residuals, offset, log_z)
-        by_states = jnp.where(residuals.single, by_states, exact_by_states)
-        by_scores = jnp.where(residuals.single, by_scores, exact_by_scores)
-    if call.scale_limit:
-        raw = select(block.mask, block.states, 0).astype(p.dtype)
-        by_states = by_states * SCALE_LIMITS[call.scale_limit].derivative(raw)
+        exact_by_states, exact_by_scores = exact_pullback(texts, block, of, g, *weights)
+        by_states = jnp.where(of.single, by_states, exact_by_states)
+        by_scores = jnp.where(of.single, by_scores, exact_by_scores)
+    if texts.call.scale_limit:
+        raw = select(block.mask, block.states, 0).astype(texts.p.dtype)
+        by_states = by_states * SCALE_LIMITS[texts.call.scale_limit].derivative(raw)
     return select(block.mask, by_states, 0), select(block.mask, by_scores, 0)
 
 
@@ -88,15 +88,13 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
         if by_token.log_v is not None:
             by_token = by_token._replace(log_v=select(by_token.mask, by_token.log_v, -jnp.inf))
 
+    of_attention = (attention.offset, attention.log_z)
+
     def contract(with_exact: bool) -> tuple[Array, ...]:
         def compute(block: Block) -> Parts:
-            of_texts = (attention.offset, attention.log_z, residuals)
-            known, cotangent = jax.tree.map(lambda x: _told(block, x), (of_texts, g))
-            by_states, by_scores = _partials(call, p, block, known, texts, with_exact)
-            # A feature without a cotangent has no gradient, whatever its derivative.
-            dstates = jnp.where(cotangent == 0, 0, cotangent * by_states).astype(tokens.states.dtype)
-            dscores = jnp.sum(jnp.where(cotangent == 0, 0, cotangent * by_scores), axis=-1, keepdims=True)
-            return Parts((dstates, dscores))
+            weights, known, of_text = jax.tree.map(lambda x: _told(block, x), (of_attention, residuals, g))
+            dstates, dscores = _pullback(texts, block, weights, known, of_text, with_exact)
+            return Parts((dstates.astype(tokens.states.dtype), jnp.sum(dscores, axis=-1, keepdims=True)))
 
         return over_tokens(compute, by_token, intermediates=3).each
 
@@ -126,11 +124,13 @@ def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array
         dstates, dscores = (packed.rows(inputs.packing, x) for x in (dstates, dscores))
         whole = whole._replace(states=packed.rows(inputs.packing, whole.states))
     dstates, dscores = (select(whole.mask, x, 0).astype(inputs.p.dtype) for x in (dstates, dscores))
-    known = meeting.rows((attention.offset, attention.log_z, residuals))
+    weights, known, ones = meeting.rows(
+        ((attention.offset, attention.log_z), residuals, jnp.ones_like(residuals.value))
+    )
 
     # No loop over tokens: reverse mode would keep the partial derivatives anyway. And nothing but them in the
     # conditional: one that holds tangents too cannot be transposed when vmap makes it a select.
-    partials = functools.partial(_partials, call, inputs.p, whole, known, texts)
+    partials = functools.partial(_pullback, texts, whole, weights, known, ones)
     by_states, by_scores = _by_form(residuals, partials)
     by_tokens = jnp.sum(by_states * dstates + by_scores * dscores, axis=1, keepdims=True)
     by_tokens = meeting._replace(packing=inputs.packing).sums(by_tokens)

@@ -174,6 +174,13 @@ def test_the_table_follows_from_what_is_stored(analysis, runs, tmp_path, capsys)
     assert used == [(example.text, example.target) for example in kept if " " in example.text]
 
 
+def test_the_run_stays_as_it_was_written(tmp_path):
+    folder = saved(untrained("--pooler", "attention"), tmp_path / "run")
+    for _ in range(2):  # the second reads a folder that the first has written into
+        assert analyse.main([str(folder), "--texts", "2"]) == 0
+    assert (folder / "analyses" / "gradient-test.json").is_file()
+
+
 def test_a_pooling_without_weights_has_the_gradient_only(runs):
     trained, _ = runs("mean")
     with pytest.raises(UsageError, match="gives words no weights"):
@@ -196,7 +203,7 @@ def test_no_text_is_an_empty_table(runs):
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("nowhere --analysis gradient", 2, "nowhere has no config.json"),
+        ("nowhere --analysis gradient", 65, "nowhere has no summary.json"),
         ("RUN --analysis gradeint", 2, "did you mean 'gradient'?"),
         ("RUN --texts -1", 2, "--texts -1 is outside its range"),
         ("RUN --ask.shortest 1", 2, "--ask.shortest 1 is outside its range"),

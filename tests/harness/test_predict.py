@@ -150,7 +150,13 @@ def test_a_reader_that_has_enough(run, monkeypatch):
 
 
 HOSTILE = {
-    "no run": ("nowhere FILE", b"cat\n", "a.txt", 2, "nowhere has no config.json: give the folder of a finished run."),
+    "no run": (
+        "nowhere FILE",
+        b"cat\n",
+        "a.txt",
+        65,
+        "nowhere has no summary.json: give the folder of a",
+    ),
     "no file": ("RUN nowhere.txt", b"", "a.txt", 65, "there is no file nowhere.txt"),
     "UTF-16": (
         "RUN FILE",

@@ -282,7 +282,14 @@ def errors_folder(tmp_path) -> Path:
             summary = json.loads((folder / "summary.json").read_text())
             summary |= {"objective": "regress", "test": {"mse": value, "spearman": -0.5}, "validation": {"mse": value}}
             (folder / "summary.json").write_text(json.dumps(summary))
+            validated_by(folder, mse=value, spearman=0.5)
     return tmp_path / "scores"
+
+
+def validated_by(folder, **metrics):
+    """Put metrics in the place of the accuracy of every validation."""
+    lines = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(lines.replace('"accuracy": 0.0', json.dumps(metrics)[1:-1]))
 
 
 def test_ahead_is_below_where_the_smallest_value_is_the_best(errors_folder, tmp_path, capsys):
@@ -322,7 +329,8 @@ def test_a_baseline_of_other_words_is_no_match(tmp_path):
         return {"task": "trec", "objective": "language_model", "seed": 0, "p": None, "data": data} | scored | more
 
     folder = run_folder(tmp_path / "run", "--task trec --objective language_model --encoder lstm", 0.0)
-    (folder / "summary.json").write_text(json.dumps(facts("one", parameters=3)))
+    (folder / "summary.json").write_text(json.dumps(facts("one", encoder="lstm", pooler="none", parameters=3)))
+    validated_by(folder, perplexity=9.0)
     for digest, rows in (("one", 1), ("two", 0)):
         place = tmp_path / digest
         place.mkdir()

@@ -235,7 +235,7 @@ def test_the_size_comes_from_the_file(encoder, tmp_path):
     assert build.read_vectors([words], config, codec_of("cat", "oak")) == 0.5
     np.testing.assert_array_equal(words.table.embedding[3], [1, 2, 3, 4])
     batch = batch_of(encoder, np.array([[3, 4, 0]]), np.array([[True, True, False]]))
-    assert jax.eval_shape(lambda: model(batch)["logits"]).shape == (1, 2)
+    assert jax.eval_shape(lambda batch: model(batch)["logits"], batch).shape == (1, 2)
     flag = f"--encode.{config.encode.size_option}"
     with pytest.raises(UsageError, match=rf"v.txt has vectors of 4 numbers, not 8: leave {flag} out"):
         parse_args(["--encoder", encoder, "--encode.vectors", source, flag, "8"])

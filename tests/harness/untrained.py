@@ -8,8 +8,9 @@ from flax import nnx
 from experiments.run import build
 from experiments.run.config import CONFIG, parse_args, to_json
 from experiments.run.trained import Trained
+from experiments.storage import manifest
 from experiments.storage.parameters import PARAMETERS, save_parameters
-from experiments.storage.run_folder import VOCABULARY, as_json
+from experiments.storage.run_folder import SEALED, SUMMARY, VOCABULARY, as_json, passes
 from tests.harness.conftest import TINY
 
 
@@ -28,4 +29,6 @@ def saved(trained: Trained, folder: Path) -> Path:
     (folder / CONFIG).write_text(to_json(trained.config))
     (folder / VOCABULARY).write_text(as_json(trained.codec.to_json()))
     save_parameters(folder / PARAMETERS, nnx.state(trained.objective))
+    (folder / SUMMARY).write_text(as_json({SEALED: True}))
+    (folder / manifest.MANIFEST).write_text(manifest.text_for(folder, {}, passes))
     return folder

@@ -1,8 +1,10 @@
-"""The loops over blocks that a CPU runs for large batches, here for small ones, with blocks that do not divide them."""
+"""The loops over blocks that a CPU runs for large batches, here for small ones, with blocks of three tokens."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 
+from lnpool._xla import cpu_blocks
 from tests.op import test_conformance, test_packed
 from tests.op.cases import CASES
 
@@ -27,10 +29,8 @@ NAMES = (
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(_rows, "_MIN_SIZE", 0)
-    monkeypatch.setattr(_rows, "_MIN_WIDTH", 2)
-    monkeypatch.setattr(_rows, "_LINE", 2)
-    monkeypatch.setattr(_rows, "_block", lambda shape, blocks: (min(2, shape[0]), min(5, shape[1])))
+    monkeypatch.setattr(cpu_blocks, "_MIN_SIZE", 0)
+    monkeypatch.setattr(cpu_blocks, "_block_tokens", lambda tokens, intermediates: min(3, tokens.scores.shape[1]))
     jax.clear_caches()
     yield
     jax.clear_caches()
@@ -56,15 +56,19 @@ def test_packed_texts_some_features_at_a_time(form, p, options, small_blocks):
 
 
 @pytest.mark.parametrize(
-    ("shape", "blocks", "block"),
+    ("shape", "dtype", "intermediates", "size"),
     [
-        ((64, 256, 300), 96, (2, 64)),
-        ((64, 32, 10), 96, (2, 8)),
-        ((1, 4096, 512), 96, (1, 42)),
-        ((4, 7, 100000), 96, (2, 1)),
-        ((100, 3, 300), 10, (10, 3)),
+        ((64, 256, 300), "float32", 1, 10),
+        ((64, 256, 300), "float32", 2, 5),
+        ((64, 256, 300), "bfloat16", 1, 5),
+        ((1, 4096, 512), "float32", 1, 169),
+        ((32, 2048, 512), "float32", 1, 32),
+        ((4, 7, 100000), "float32", 1, 1),
+        ((8, 20, 32), "float32", 1, None),
     ],
     ids=str,
 )
-def test_size_of_a_block(shape, blocks, block):
-    assert _rows._block(shape, blocks) == block
+def test_size_of_a_block(shape, dtype, intermediates, size):
+    scores = jnp.zeros((*shape[:2], 1))
+    block = cpu_blocks.Block(jax.ShapeDtypeStruct(shape, dtype), scores, None, None)
+    assert cpu_blocks._block_tokens(block, intermediates) == size

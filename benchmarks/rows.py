@@ -106,6 +106,11 @@ _FORMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "log-bound": ("log states, log_bound", {"log_states": True, "log_bound": BOUND}, {"states": "log"}),
     "linear": ("linear states", {}, {"states": "linear"}),
     "log": ("log states, no bound", {"log_states": True}, {"states": "log"}),
+    "exp": (
+        "signed states, scale_limit exp, log_output",
+        {"scale_limit": "exp", "log_output": True},
+        {"states": "raw"},
+    ),
     "tanh": ("raw states, scale_limit tanh", {"scale_limit": "tanh"}, {"states": "raw"}),
     "feature": (
         "log states, log_bound, p per feature",

@@ -8,7 +8,8 @@ from lnpool._formulas import exact
 from lnpool._formulas.safe import at_least, finite, select
 from lnpool._types import Call, Inputs
 from lnpool._xla.attend import attend
-from lnpool._xla.forms import elements, exact_form, exponents_of_w, texts_of
+from lnpool._xla.forms import elements, exact_form, exponents_of_w
+from lnpool._xla.texts import texts_of
 
 
 def weights(call: Call, inputs: Inputs) -> Array:

@@ -21,8 +21,9 @@ from lnpool._types import Attention, Call, Inputs, Residuals, Tokens
 from lnpool._xla import packed
 from lnpool._xla.attend import attend
 from lnpool._xla.cpu_blocks import Block, Parts, over_tokens
-from lnpool._xla.forms import Pair, Pooled, Texts, exact_form, exact_pullback, single, single_pullback, texts_of
+from lnpool._xla.forms import Pair, Pooled, exact_form, exact_pullback, single, single_pullback
 from lnpool._xla.reduce import Meeting
+from lnpool._xla.texts import Texts, texts_of
 
 Saved: TypeAlias = tuple[Attention, Residuals]
 

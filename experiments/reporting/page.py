@@ -73,6 +73,7 @@ def write(path: Path, folders: Sequence[Path], texts: Sequence[str]) -> None:
             task = rows[0].key.task
             page.figure(f"text-{index}", f"Attention of runs on {task}, first seed; heads are averaged", figure)
     page.close()
+    records.tell_unverified(everything)
 
 
 PREFACE = """Every number and sentence on this page is printed by `python -m experiments.report` from run folders. ± is

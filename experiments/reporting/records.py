@@ -21,7 +21,8 @@ from experiments.reporting.measures import Measure, measure_of
 from experiments.run import result
 from experiments.run.config import Config, command_line, config_changes, default_objective, from_json
 from experiments.run.result import BEFORE
-from experiments.storage.finished import Finished, finished, tell_unverified, why_not_finished
+from experiments.storage import finished
+from experiments.storage.finished import Finished, why_not_finished
 from experiments.storage.manifest import MANIFEST
 from experiments.storage.run_folder import ENVIRONMENT, FAILURE, SUMMARY
 
@@ -192,7 +193,7 @@ def read(folder: Path) -> Run:
     """Return a run from its folder."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give run folders, or the folder of a sweep.")
-    return _read(folder, finished(folder))
+    return _read(folder, finished.finished(folder))
 
 
 def _read(folder: Path, source: Finished | None) -> Run:
@@ -245,13 +246,17 @@ def collect(folders: Iterable[Path]) -> list[Run]:
             runs.append(read(folder))
             continue
         for path in results:
-            source = finished(path)
+            source = finished.finished(path)
             if source is None and not (path / FAILURE).exists():
                 print(f"{why_not_finished(path)} It is left out.", file=sys.stderr)
             else:
                 runs.append(_read(path, source))
-    tell_unverified([run.source for run in runs])
     return runs
+
+
+def tell_unverified(rows: Iterable[Row]) -> None:
+    """Say in one line which runs of some rows are from before there were manifests."""
+    finished.tell_unverified([run.source for row in rows for run in row.finished])
 
 
 def _has_result(folder: Path) -> bool:

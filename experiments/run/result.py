@@ -50,7 +50,8 @@ def read(run: Finished) -> Result:
     config = configuration(run) if run.has(CONFIG) else None
     if config is not None:
         for name in ("task", "encoder", "pooler", "seed", "objective"):
-            found, stated = facts.get(name, BEFORE if name == "objective" else None), getattr(config, name)
+            stated = getattr(config, name)
+            found = facts.get(name, BEFORE if name == "objective" else stated)
             if type(found) is not type(stated) or found != stated:
                 raise DataError(f"{where} states the {name} {found!r}, but {CONFIG} beside it {stated!r}.")
     check_numbers(facts, where)
@@ -109,7 +110,7 @@ def validations(run: Finished, facts: dict[str, Any]) -> list[dict[str, Any]]:
     for number, line in enumerate(text(run.content(METRICS), path).splitlines(), start=1):
         where = f"{path}, line {number}"
         record = object_of(line, where)
-        for name in ("step", "epoch", "loss", *shown):
+        for name in ("step", "epoch", "loss", *(name for name in shown if name in record)):
             _check(where, name, record.get(name))
         if record.get("train_loss") is not None:
             _check(where, "train_loss", record["train_loss"])

@@ -100,7 +100,9 @@ def single(texts: Texts, want_slope: bool) -> Pooled:
         return Parts(sums=sums, maxima=smallest)
 
     by_product = not (call.is_linear or call.scale_limit)
-    run = functools.partial(texts.over_tokens, compute, intermediates=1 + want_slope, by_product=by_product)
+    heads = 3 * (texts.tokens.states.ndim == 4)  # whose features a product wants in one axis, which is a copy
+    intermediates = 1 + want_slope + call.is_linear + heads
+    run = functools.partial(texts.over_tokens, compute, intermediates=intermediates, by_product=by_product)
     parts = _if_any(fits, run)
     w = parts.sums[0]
     # A NaN is as right here as it is in the exact form, and a negative state beside a zero is not nothing.

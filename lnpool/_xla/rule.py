@@ -97,7 +97,7 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
             dstates, dscores = _pullback(texts, block, weights, known, of_text, with_exact)
             return Parts((dstates.astype(tokens.states.dtype), jnp.sum(dscores, axis=-1, keepdims=True)))
 
-        return over_tokens(compute, by_token, intermediates=3).each
+        return over_tokens(compute, by_token, intermediates=tokens.states.ndim).each
 
     dstates, dscores = _by_form(residuals, contract)
     return Inputs(Tokens(dstates, dscores.astype(tokens.scores.dtype), None), dp)

@@ -223,7 +223,8 @@ def test_a_full_disk_prints_no_traceback_of_a_thread(tmp_path):
 @pytest.mark.parametrize("flag", ["--task", "--epochs", "--pooler", "--data.batch-size", "--resume", "--", "--set"])
 def test_messages_are_bounded(flag, word, capsys):
     command = sweep.main if flag == "--set" else train.main
-    assert command([flag, word, *(["--out", "x"] if flag == "--set" else [])]) == 2
+    code = 74 if flag == "--resume" else 2  # a name that is too long for the file system
+    assert command([flag, word, *(["--out", "x"] if flag == "--set" else [])]) == code
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert len(error) <= 301

@@ -3,6 +3,8 @@
 A new row is tested here without a new test, if the texts of a toy carry what it needs.
 """
 
+import csv
+import io
 import json
 import os
 import signal
@@ -135,6 +137,13 @@ def summary(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
+def reported(folders, capsys):
+    """The lines of a report, the header first."""
+    capsys.readouterr()
+    assert report.main([*map(str, folders), "--format", "csv"]) == 0
+    return [*csv.reader(io.StringIO(capsys.readouterr().out))]
+
+
 def is_better(name, one, other):
     sign = measure_of(name).sign
     return sign * one > sign * other
@@ -176,8 +185,7 @@ def test_it_predicts_a_record_a_text(name, whole):
 
 @pytest.mark.parametrize("name", FITTING)
 def test_a_report_has_its_metrics_and_no_others(name, whole, capsys):
-    assert report.main([str(whole(name)), "--format", "csv"]) == 0
-    header, row = (text.split(",") for text in capsys.readouterr().out.splitlines())
+    header, row = reported([whole(name)], capsys)
     shown, chosen = OBJECTIVES[name].shown, OBJECTIVES[name].chosen_by[0]
     columns = {f"test {label}" if metric == chosen else label: metric for metric, label in shown.items()}
     others = {label for kind in OBJECTIVES.values() for label in kind.shown.values()} - set(shown.values())
@@ -200,8 +208,7 @@ def test_a_baseline_learns_and_stands_beside_the_network(name, whole, baselines,
 
 def test_runs_of_several_objectives_share_a_report(whole, baselines, tmp_path, capsys):
     folders = [str(of(name)) for name in BASELINES for of in (whole, baselines)]
-    assert report.main([*folders, "--format", "csv"]) == 0
-    header, *rows = (text.split(",") for text in capsys.readouterr().out.splitlines())
+    header, *rows = reported(folders, capsys)
     assert [row[0] for row in rows] == [name for name in OBJECTIVES for _ in range(2 * (name in BASELINES))]
     for row in rows:
         filled = {column for column, cell in zip(header, row, strict=True) if cell and column.endswith(" mean")}

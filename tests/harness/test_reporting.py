@@ -260,7 +260,7 @@ def test_the_linear_baseline_is_compared_on_the_same_folds(tmp_path):
     for fold in (0, 2):
         (tmp_path / f"linear-{fold}").mkdir()
         facts = {"task": "mr", "encoder": "tf-idf", "pooler": "linear", "seed": 0, "fold": fold, "p": None}
-        facts |= {"test": {"accuracy": 0.75 + fold / 20, "macro_f1": 0.9}, "seconds": {"total": 1.0}}
+        facts |= {"test": {"accuracy": 0.75 + fold / 20, "macro_f1": 0.9}, "seconds": {"total": 1.0}, "parameters": 3}
         (tmp_path / f"linear-{fold}" / "summary.json").write_text(json.dumps(facts))
     (row,) = against_baseline([tmp_path]).rows
     assert row[1] == pytest.approx(0.8)

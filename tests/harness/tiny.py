@@ -3,6 +3,8 @@
 import dataclasses
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -42,7 +44,7 @@ def batch_of(encoder: str, tokens=TOKENS, mask=MASK) -> TextBatch:
     targets, weights = np.arange(len(tokens)) % 4, np.ones(len(tokens), np.float32)
     if ENCODERS[encoder].Options().reads_sentences:
         tokens, mask = by_sentence(np.where(mask, tokens, 0)), by_sentence(mask)
-    return TextBatch(tokens, mask, targets, weights)
+    return jax.tree.map(jnp.asarray, TextBatch(tokens, mask, targets, weights))
 
 
 def by_sentence(x: np.ndarray) -> np.ndarray:

@@ -20,10 +20,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lnpool._formulas.safe import at_most, finite, select
+from lnpool._formulas.safe import at_most, finite, select, sign_of
 from lnpool._formulas.series import eta, log1p_ratio, psi
 
-SMALLEST = 1e-12  # of p above 0
+SMALLEST = 1e-12  # size of an exponent
 NEAR = 0.5  # |p l| up to which the series are used
 
 
@@ -40,13 +40,17 @@ class Shares(NamedTuple):
 
 
 def usable(p: Array, log_output: bool) -> Array:
-    """The exponent, finite, and above 0 no smaller than ``SMALLEST``, below which its powers leave float range.
+    """The exponent, finite, and if it is not 0 no nearer to it than ``SMALLEST``: powers of 1/p must stay in float range.
 
     Nothing can be seen of that where all states are positive, for p = 0 is a smooth point; and with a zero among them r
     is 0 there already, unless the zero has less than 1e-10 of the attention. The logarithm of r can be seen.
     """
     p = finite(p)
-    return p if log_output else p + lax.stop_gradient(jnp.where((p > 0) & (p < SMALLEST), SMALLEST - p, 0))
+    return (
+        p
+        if log_output
+        else p + lax.stop_gradient(jnp.where((p != 0) & (jnp.abs(p) < SMALLEST), sign_of(p) * SMALLEST - p, 0))
+    )
 
 
 def exponents(p: Array, d: Array, z: Array, sharpen: bool) -> tuple[Array, Array]:
@@ -73,7 +77,7 @@ def log_mean(
     nonzero_p = jnp.where(p == 0, 1, p)
     empty = jnp.isinf(y_reference)
     vanishes = jnp.isneginf(mean) | (empty & ~jnp.isnan(mean))
-    near = p * mean >= -NEAR
+    near = (p * mean >= -NEAR) & ~vanishes
     safe_mean = jnp.where(near, mean, 0)
     y_reference = jnp.where(empty, 0, y_reference)
     concentrated = (log_w - log_z + (0 if sharpen else y_reference)) / nonzero_p

@@ -29,6 +29,11 @@ def in_range(p: Array) -> Array:
     return (p >= EXPONENTS[0]) & (p <= EXPONENTS[1])
 
 
+def usable(p: Array) -> Array:
+    """The exponent where it is in range, else 1: what is not chosen must still be finite, in its derivatives too."""
+    return jnp.where(in_range(p), p, 1)
+
+
 def silent_log_ratio(is_linear: bool, states: Array, reference: Array) -> Array:
     """d = log(h/reference) from h, or from log h; SILENT at a zero."""
     if not is_linear:

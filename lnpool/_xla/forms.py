@@ -86,8 +86,8 @@ def _silent_d(texts: Texts, block: Block, reference: Array) -> Array:
 
 def single(texts: Texts, want_slope: bool) -> Pooled:
     """The single pass, and in ``single`` where it was accurate."""
-    call, p, attention = texts.call, texts.p, texts.attention
-    fits = single_pass.in_range(p)
+    call, p, attention = texts.call, single_pass.usable(texts.p), texts.attention
+    fits = single_pass.in_range(texts.p)
     reference, nothing = _upper(texts)
     of_rows = texts.rows(reference, attention.offset, attention.log_z)
 
@@ -133,7 +133,7 @@ def _if_any(needed: Array, run: Callable[[], Parts]) -> Parts:
 
 def single_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: Array, log_z: Array) -> Pair:
     """Cotangents of states and scores [B T *H K] for the cotangent ``g`` of the result; at padding finite."""
-    call, p, k = texts.call, texts.p, g * of.gain
+    call, p, k = texts.call, single_pass.usable(texts.p), g * of.gain
     _, log_v = texts.z_and_log_v(block, offset, log_z)
     d, v = _silent_d(texts, block, of.reference), lax.optimization_barrier(jnp.exp(log_v))
     if call.is_linear:

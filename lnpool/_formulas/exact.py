@@ -40,7 +40,7 @@ class Shares(NamedTuple):
 
 
 def usable(p: Array, log_output: bool) -> Array:
-    """The exponent, finite, and if it is not 0 no nearer to it than ``SMALLEST``: powers of 1/p must stay in float range.
+    """The exponent, finite, and if it is not 0 no nearer to it than ``SMALLEST``: powers of 1/p must be floats.
 
     Nothing can be seen of that where all states are positive, for p = 0 is a smooth point; and with a zero among them r
     is 0 there already, unless the zero has less than 1e-10 of the attention. The logarithm of r can be seen.

@@ -64,9 +64,10 @@ def _array(archive: zipfile.ZipFile, where: str, name: str, like: Any) -> jax.Ar
         shape, _, dtype = read_header[version](file)
     if dtype.hasobject:
         raise DataError(f"{where} cannot be read: parameter {name!r} is a pickle.")
-    if shape != like.shape or dtype != like.dtype:
-        found, stated = (f"{kind}{[*size]}" for kind, size in ((dtype, shape), (like.dtype, like.shape)))
-        raise DataError(f"{where}: parameter {name!r} has shape {found}, expected {stated}.")
+    if shape != like.shape:
+        raise DataError(f"{where}: parameter {name!r} has shape {shape}, expected {like.shape}.")
+    if dtype != like.dtype:
+        raise DataError(f"{where}: parameter {name!r} has the type {dtype}, expected {like.dtype}.")
     if archive.getinfo(f"{name}.npy").file_size > like.nbytes + HEADER:
         raise DataError(f"{where}: parameter {name!r} has more bytes than its shape {shape}.")
     with archive.open(f"{name}.npy") as file:

@@ -249,7 +249,7 @@ def test_a_packed_array_that_announces_too_much_is_not_read(run):
         arrays = dict(stored)
     name = sorted(arrays)[0]
     np.savez_compressed(run / "parameters.npz", **arrays | {name: np.zeros(2**28, np.int8)})
-    with pytest.raises(DataError, match="has shape int8"):
+    with pytest.raises(DataError, match=r"has shape \(268435456,\)"):
         load_run(run)
 
 

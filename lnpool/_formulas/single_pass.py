@@ -15,12 +15,13 @@ from W, and then the exact form runs (docs/math.md, section 5).
 import jax.numpy as jnp
 from jax import Array
 
-from lnpool._formulas.safe import SILENT, log_ratio
+from lnpool._formulas.safe import log_ratio
 
 EXPONENTS = (
     1.0,
     64.0,
 )  # below, log(W)/p would amplify rounding; above, p log(h/r) loses digits that the exact form keeps
+SILENT = -1e12  # log of a zero state: its exponential is 0, and the cube that second derivatives hold a float32
 SMALLEST_SUM = 4e-18  # of W: second derivatives hold 1/W^2, and that is still a float32
 
 

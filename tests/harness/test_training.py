@@ -96,9 +96,8 @@ def test_the_folder_alone_rebuilds_the_model(finished, monkeypatch):
 
 def test_the_saved_parameters_are_those_of_the_best_validation(finished):
     run = load_run(str(finished))
-    metrics = [
-        run.objective.metrics(run.objective(batch), batch) for batch in Toy(run.config.data).batches("validation")
-    ]
+    batches = map(jax.device_put, Toy(run.config.data).batches("validation"))
+    metrics = [run.objective.metrics(run.objective(batch), batch) for batch in batches]
     scores = reduce(operator.add, metrics).compute()
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     best = max(records, key=lambda record: record["accuracy"])

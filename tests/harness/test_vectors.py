@@ -282,4 +282,4 @@ def test_a_run_with_vectors(frozen, tmp_path, capsys):
         size = sum(array.size for array in arrays.values())
     assert summary["parameters"] == size - frozen * stored.size
     trained = nnx.state(run.objective, nnx.Param)
-    assert len(jax.tree.leaves(trained)) == len(jax.tree.leaves(nnx.state(run.model))) - frozen
+    assert len(jax.tree.leaves(trained)) == len(jax.tree.leaves(nnx.state(run.objective))) - frozen

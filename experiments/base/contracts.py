@@ -215,8 +215,6 @@ class Objective(Protocol):
     """The metrics that are shares of 1; reports show them in percent."""
     pools: ClassVar[bool]
     """Whether the objective asks for a pooler."""
-    term_weights: Mapping[str, float]
-    """The weights of loss terms that are not 1."""
 
     def __init__(self, options: Any, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs): ...
 
@@ -231,6 +229,11 @@ class Objective(Protocol):
     @property
     def p(self) -> Any:
         """The exponent, or exponents, of its poolers; None where they have none."""
+        ...
+
+    @property
+    def term_weights(self) -> Mapping[str, float]:
+        """The weights of loss terms that are not 1."""
         ...
 
     def scalars(self, outputs: Outputs, batch: Batch) -> Mapping[str, Mean | Last]:

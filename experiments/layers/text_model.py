@@ -15,12 +15,16 @@ class Model(nnx.Module):
 
     pools: ClassVar[bool] = True
     shares: ClassVar[tuple[str, ...]] = ()
-    term_weights: Mapping[str, float] = {}
 
     @property
     def p(self) -> Any:
         """The exponent, or exponents, of the poolers; None where they have none."""
         return None
+
+    @property
+    def term_weights(self) -> Mapping[str, float]:
+        """The weights of loss terms that are not 1."""
+        return {}
 
     def scalars(self, outputs: Outputs, batch: Batch) -> Mapping[str, Mean | Last]:
         """Log nothing beside the loss terms and the metrics."""

@@ -52,7 +52,11 @@ class Margin(TextModel):
     def __init__(self, options: MarginOptions, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs):
         super().__init__(parts, rngs=rngs)
         self.linear = nnx.Linear(self.pooler.features, int(sizes["classes"]), rngs=rngs)
-        self.margin, self.term_weights = options.margin, {"size": options.penalty}
+        self.margin, self.penalty = options.margin, options.penalty
+
+    @property
+    def term_weights(self) -> dict[str, float]:
+        return {"size": self.penalty}
 
     def __call__(self, batch: Batch, rngs: nnx.Rngs | None = None) -> Outputs:
         outputs = self.read(batch, rngs)

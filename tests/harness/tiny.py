@@ -1,6 +1,7 @@
 """Small encoders, poolers and models, and four texts for them: one of five words, one of one, of three, of none."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -57,18 +58,19 @@ class Prepared(NamedTuple):
 
     state: State
     programs: Programs
+    term_weights: Mapping[str, float]
 
     def train(self, state, batch):
         return self.programs.train(state, devices.put_batch((batch, np.zeros(len(batch.weights), np.int32))))
 
     def evaluate(self, parameters, task, split):
-        weights = loop.OBJECTIVES[task.objective].term_weights
-        return evaluate(self.programs.evaluate, parameters, task.batches(split), weights)[0]
+        return evaluate(self.programs.evaluate, parameters, task.batches(split), self.term_weights)[0]
 
 
 def prepare(config, task) -> Prepared:
     prepared = loop.prepare(config, task)
-    return Prepared(prepared.state, Programs.of(prepared.recipe, prepared.noise, prepared.frozen, Clock()))
+    programs = Programs.of(prepared.recipe, prepared.noise, prepared.frozen, Clock())
+    return Prepared(prepared.state, programs, prepared.term_weights)
 
 
 def pooler_of(name: str, features: int = 8):

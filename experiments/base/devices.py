@@ -126,7 +126,8 @@ def agree(number: int) -> int:
     """Return the largest of the numbers with which the processes call this, all at the same place (outside)."""
     if is_alone():
         return number
-    return int(multihost_utils.process_allgather(np.int32(number)).max())
+    with jax.transfer_guard("allow"):  # a transfer that is asked for, though JAX counts it among the hidden ones
+        return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
 def spec(shape: tuple[int, ...], sharded: bool) -> PartitionSpec:
@@ -167,7 +168,8 @@ def put_batch(batch: Any) -> Any:
 
     def put_rows(x: np.ndarray) -> jax.Array:
         rows = len(x) // processes
-        return jax.make_array_from_process_local_data(cut, x[process * rows : (process + 1) * rows])
+        with jax.transfer_guard("allow"):
+            return jax.make_array_from_process_local_data(cut, x[process * rows : (process + 1) * rows])
 
     return jax.tree.map(put_rows, batch)
 
@@ -178,6 +180,7 @@ def gather(tree: Any) -> Any:
     def whole(x: jax.Array) -> np.ndarray:
         if x.is_fully_addressable or x.is_fully_replicated:
             return np.asarray(jax.device_get(x))
-        return multihost_utils.process_allgather(x, tiled=True)
+        with jax.transfer_guard("allow"):
+            return multihost_utils.process_allgather(x, tiled=True)
 
     return jax.tree.map(whole, tree)

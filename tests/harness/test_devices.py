@@ -174,7 +174,7 @@ WRONG = {
     "--devices.count 9": "--devices.count 9: there are 8 devices, choose fewer.",
     "--devices.processes 2": "several processes need --devices.coordinator: give the HOST:PORT of process 0.",
     "--devices.coordinator localhost:1 --devices.process 1": "--devices.process 1 is not below --devices.processes 1.",
-    "--devices.coordinator 10.0.0.1": "--devices.coordinator 10.0.0.1 is neither HOST:PORT nor auto.",
+    "--devices.coordinator 10.0.0.1": "--devices.coordinator 10.0.0.1 is not HOST:PORT with a port from 1 to 65535.",
     "--devices.coordinator auto": "the processes did not meet (",
     "--devices.parameters halved": "--devices.parameters",
 }
@@ -201,8 +201,8 @@ from tests.harness.conftest import Toy
 
 TASKS["toy"], devices.SMALLEST, note = Toy, 32, Journal.step
 
-def noted(self, loss, tokens):
-    note(self, loss, tokens)
+def noted(self, *step):
+    note(self, *step)
     if self.steps == 5 and not devices.is_first():
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -197,7 +197,7 @@ from pathlib import Path
 import numpy as np
 from experiments.storage import checkpoints
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-tree = {f"w{index}": np.full((200, 100), index, np.float32) for index in range(12)}
+tree = {f"w{index}": np.random.default_rng(index).normal(size=(200, 100)) for index in range(12)}
 before, failed = resource.getrlimit(resource.RLIMIT_FSIZE), 0
 for step in range(6):
     resource.setrlimit(resource.RLIMIT_FSIZE, ([100, 5000, 60000][step % 3], before[1]))

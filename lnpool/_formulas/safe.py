@@ -4,7 +4,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 INFINITE = 1e30  # stands for an infinite exponent or score: large enough to be one, small enough to multiply
-SILENT = -1e30  # the log of a state that is zero: finite, and its exponential is 0
 RATIO_RANGE = (1e-37, 1e37)  # where h/h_ref neither overflows nor underflows in float32
 
 

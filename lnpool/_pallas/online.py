@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from lnpool._formulas import single_pass
-from lnpool._formulas.safe import SILENT
 from lnpool._formulas.scale import SCALE_LIMITS
+from lnpool._formulas.single_pass import SILENT
 from lnpool._types import Call, Residuals
 
 

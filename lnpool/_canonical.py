@@ -20,7 +20,7 @@ class Canonical(NamedTuple):
 
     call: Call
     inputs: Inputs
-    batch: tuple[int, ...]
+    batch: tuple[Any, ...]
     tokens: int
     features: int
 
@@ -57,7 +57,7 @@ def _exponent(p: ArrayLike, features: int, heads: int, dtype: jnp.dtype) -> Arra
     return array.reshape(1, 1, *_heads(heads), 1)
 
 
-def _mask(mask: ArrayLike | None, leading: tuple[int, ...], heads: int) -> Array | None:
+def _mask(mask: ArrayLike | None, leading: tuple[Any, ...], heads: int) -> Array | None:
     """Mask [*#B T] as [B T *1 1]."""
     _check.mask(mask, leading)
     if mask is None:
@@ -136,7 +136,7 @@ def pooling(
 
 def attention(
     scores: Any, p: ArrayLike, *, mask: ArrayLike | None, sharpen: bool
-) -> tuple[tuple[int, ...], Call, Inputs]:
+) -> tuple[tuple[Any, ...], Call, Inputs]:
     """Scores alone -> their shape, a call and canonical inputs; the last axis is heads when p is [H]."""
     _check.exponent(p)
     headed = jnp.ndim(p) == 1

@@ -18,7 +18,7 @@ from jax import lax
 from lnpool._formulas.scale import SCALE_LIMITS
 
 Name = TypeVar("Name", bound=str)
-Shape = tuple[int, ...]
+Shape = tuple[Any, ...]  # an exported program may have symbolic sizes
 
 _LARGEST_INDEX = int(np.iinfo(np.int32).max)
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)

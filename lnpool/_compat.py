@@ -25,7 +25,7 @@ def make_varying(x: Array, axes: frozenset[str]) -> Array:
     return lax.pvary(x, missing)  # type: ignore[attr-defined]  # jax 0.7
 
 
-def new(like: jax.ShapeDtypeStruct, shape: tuple[int, ...], fill: float | None, dtype: Any = None) -> Array:
+def new(like: jax.ShapeDtypeStruct, shape: tuple[Any, ...], fill: float | None, dtype: Any = None) -> Array:
     """An array of another shape that is cut over devices as ``like`` is; what it holds is of no account for None."""
     dtype = dtype or like.dtype
     if like.sharding is not None:  # a mesh of explicit axes

@@ -77,7 +77,7 @@ def in_32_bits() -> contextlib.AbstractContextManager[None]:
     return jax.experimental.enable_x64(False)  # type: ignore[attr-defined]  # before jax 0.8
 
 
-def output(shape: tuple[int, ...], dtype: jnp.dtype, *like: Any) -> jax.ShapeDtypeStruct:
+def output(shape: tuple[Any, ...], dtype: jnp.dtype, *like: Any) -> jax.ShapeDtypeStruct:
     """An output of a kernel; inside shard_map it varies over the axes over which any of ``like`` varies."""
     axes = frozenset().union(*map(_compat.varying_axes, like))
     if not axes:

@@ -527,7 +527,9 @@ NAMES_THE_WAY = {
     "packed reference": "one row a text",
     "tokens reference": "whole texts on one device",
     "forward": "xla_jvp",
-    "linearize": "forward-mode autodiff",  # raised by JAX after pool has returned
+    # Raised by JAX after pool has returned, so that the sentence is JAX's.
+    "jvp": "forward-mode autodiff",
+    "linearize": "forward-mode autodiff",
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from experiments.base.errors import DataError, UsageError
+from experiments.base.errors import UsageError
 from experiments.data.text import split_words
 from experiments.reporting.figures import STYLE
 from experiments.reporting.records import Row, Run
@@ -27,10 +27,7 @@ def split_text(given: str, rows: Sequence[Row]) -> tuple[str, list[Row]]:
 
 def weights(run: Run, text: str) -> np.ndarray | None:
     """Return the attention of a run on the words of a text, heads averaged; None for a pooling without attention."""
-    try:
-        trained = load_run(run.folder)
-    except (OSError, KeyError) as error:
-        raise DataError(f"{run.folder} cannot be loaded: {error}") from None
+    trained = load_run(run.folder)
     words = split_words(text)
     _, outputs = next(trained.outputs([text]))
     if "attention" not in outputs:

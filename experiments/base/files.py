@@ -10,6 +10,7 @@ import csv
 import errno
 import hashlib
 import io
+import itertools
 import lzma
 import os
 import stat
@@ -253,12 +254,18 @@ def rows(
     source: Iterable[str], where: object, *, delimiter: str = ",", strict: bool = False, longest: int = LONGEST_LINE
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a table, numbered from 1, the empty ones too; no field has more than `longest` characters."""
-    csv.field_size_limit(longest)
     reader = csv.reader(source, delimiter=delimiter, strict=strict)
-    try:
-        yield from enumerate(reader, start=1)
-    except csv.Error as error:
-        raise DataError(f"{where}, line {reader.line_num}: {error}; expected quotes that close.") from None
+    for number in itertools.count(1):
+        before = csv.field_size_limit(longest)  # of the whole process: others keep theirs
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise DataError(f"{where}, line {reader.line_num}: {error}; expected quotes that close.") from None
+        finally:
+            csv.field_size_limit(before)
+        if row is None:
+            return
+        yield number, row
 
 
 def records(source: Iterable[str], where: object, columns: Sequence[str]) -> Iterator[dict[str, str]]:

@@ -23,6 +23,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from experiments.run.environment import peak_memory
+
 HANG, MEMORY = 60, 2 * 2**30
 STARTING = 600
 """Seconds in which a worker must have loaded its modules and made its specimens; no case has begun then."""
@@ -44,7 +46,7 @@ def work(kind: str, seed: int, first: int, count: int) -> None:
             tried, outcome, message = module.case(number, seed, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = peak_memory()
         if peak > MEMORY:
             outcome, message = "died", f"{peak} bytes of memory"
         print(json.dumps([number, tried, outcome, message, time.perf_counter() - began, peak]), flush=True)

@@ -2,6 +2,7 @@
 
 import bz2
 import contextlib
+import csv
 import gzip
 import json
 import lzma
@@ -90,6 +91,13 @@ def test_the_limit_of_a_table_is_an_option(tmp_path):
     assert len(table.read(path, megabytes=2).examples) == 2**18
     with refused(r".*a.csv has \d+ bytes, expected at most 1048576: --data.max-megabytes allows more"):
         table.read(path, megabytes=1)
+
+
+def test_reading_a_table_leaves_the_limit_of_the_process(tmp_path):
+    before = csv.field_size_limit()
+    path = put(tmp_path, "a.csv", b"text,label\n" + b"x" * (before + 1) + b",x\nb,y\n")
+    assert len(table.read(path).examples) == 2
+    assert csv.field_size_limit() == before
 
 
 PACKED = {

@@ -2,6 +2,8 @@
 
 import json
 import operator
+import subprocess
+import sys
 from functools import reduce
 
 import jax
@@ -13,6 +15,7 @@ from flax import nnx
 from experiments.base.errors import DataError, NonFiniteError, UsageError
 from experiments.poolers import POOLERS
 from experiments.poolers.simple import Mean
+from experiments.run.environment import peak_memory
 from experiments.run.journal import Journal, Rules
 from experiments.run.trained import load_run
 from experiments.storage.parameters import load_parameters, save_parameters
@@ -83,6 +86,14 @@ def test_the_summary_states_the_costs(finished):
     assert summary["data"]["train"].pop("digest")
     assert summary["data"]["train"] == {"texts": 238, "truncated": 0, "empty": 0}
     assert summary["skipped_steps"] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere getrusage begins anew in a child")
+def test_the_peak_of_a_process_is_its_own():
+    held = np.ones(2**26)  # 512 MiB
+    code = "from experiments.run.environment import peak_memory; print(peak_memory())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1e7 < int(child.stdout) < held.nbytes < peak_memory()
 
 
 def test_the_folder_alone_rebuilds_the_model(finished, monkeypatch):

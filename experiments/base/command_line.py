@@ -27,7 +27,7 @@ def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None,
     given = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(captured):
-            value, strangers = tyro.cli(
+            value, unrecognised = tyro.cli(
                 kind,
                 args=arguments,
                 prog=program,
@@ -39,8 +39,8 @@ def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None,
         if not stop.code:
             raise
         raise UsageError(_first_sentence(captured.getvalue())) from None
-    if strangers:
-        raise unknown("option", strangers[0].split("=")[0], [flag(path) for path, _, _ in leaves(value)])
+    if unrecognised:
+        raise unknown("option", unrecognised[0].split("=")[0], [flag(path) for path, _, _ in leaves(value)])
     return value
 
 

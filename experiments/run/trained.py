@@ -13,7 +13,7 @@ from experiments.base.contracts import Batch, Codec, Objective, Outputs
 from experiments.base.errors import DataError
 from experiments.run import build, result
 from experiments.run.config import Config
-from experiments.storage.finished import finished_run, tell_unverified
+from experiments.storage.finished import finished_run, warn_unverified
 from experiments.storage.parameters import PARAMETERS, most_bytes, parse_parameters
 from experiments.storage.run_folder import VOCABULARY
 from experiments.tasks import TASKS
@@ -59,7 +59,7 @@ def load_run(folder: Path | str) -> Trained:
     folder = Path(folder)
     run = finished_run(folder)
     run.verify()
-    tell_unverified([run])
+    warn_unverified([run])
     config = result.configuration(run)
     words = folder / VOCABULARY
     stored = run.read_object(VOCABULARY)

@@ -10,7 +10,6 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tyro
 from tqdm import tqdm
 
@@ -18,7 +17,7 @@ from experiments.base import files
 from experiments.base.command_line import command, parse
 from experiments.base.errors import UsageError
 from experiments.data import lines
-from experiments.run.trained import Trained, load_run
+from experiments.run.trained import Trained, load
 from experiments.storage.arrays import RowWriter
 
 
@@ -27,7 +26,7 @@ class Options:
     """Predict the texts of a file or a pipe with a trained model."""
 
     run: tyro.conf.Positional[Path]
-    """Folder of a finished run."""
+    """Folder of a finished run, or of an export."""
     file: tyro.conf.Positional[Path | None] = None
     """Text lines, or CSV, TSV or JSON lines by ending; text lines from the standard input when not given."""
     column: str = ""
@@ -47,11 +46,11 @@ def predictions(trained: Trained, texts: Iterable[str], vectors: Path | None) ->
         return
     if vectors.suffix != ".npy" or not trained.objective.pools:
         raise UsageError(f"--vectors {vectors}: give a name that ends in .npy, and a run whose objective pools.")
-    _, outputs = next(trained.outputs([""]))
-    with RowWriter(vectors, outputs["pooled"].shape[-1]) as writer:
-        for batch, outputs in trained.outputs(texts):
-            writer.write(np.asarray(outputs["pooled"])[: int(batch.weights.sum())])
-            yield from trained.readable(batch, outputs)
+    empty = next(trained.answers([""]))
+    with RowWriter(vectors, empty["pooled"].shape[-1]) as writer:
+        for found in trained.answers(texts):
+            writer.write(found["pooled"])
+            yield from trained.readable(found)
 
 
 def write_jsonl(records: Iterable[dict[str, Any]]) -> None:
@@ -71,7 +70,7 @@ def write_csv(records: Iterable[dict[str, Any]]) -> None:
 
 def predict(options: Options) -> None:
     """Read, predict and print."""
-    trained = load_run(options.run)
+    trained = load(options.run)
     path = options.file or Path("standard input")
     with ExitStack() as stack:
         file = stack.enter_context(files.opened(path) if options.file else nullcontext(sys.stdin.buffer))

@@ -19,6 +19,7 @@ from experiments.base.errors import UsageError
 from experiments.data import lines
 from experiments.run.trained import Trained, load
 from experiments.storage.arrays import RowWriter
+from experiments.storage.run_folder import check_free
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Options:
     format: Literal["jsonl", "csv"] = "jsonl"
     """How predictions are written."""
     vectors: Path | None = None
-    """Write the pooled vectors into this .npy file too, one row a text."""
+    """Write the pooled vectors, one row a text, into this .npy file too, which is not there yet."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -46,6 +47,7 @@ def predictions(trained: Trained, texts: Iterable[str], vectors: Path | None) ->
         return
     if vectors.suffix != ".npy" or not trained.objective.pools:
         raise UsageError(f"--vectors {vectors}: give a name that ends in .npy, and a run whose objective pools.")
+    check_free(vectors, "--vectors")
     empty = next(trained.answers([""]))
     with RowWriter(vectors, empty["pooled"].shape[-1]) as writer:
         for found in trained.answers(texts):

@@ -94,6 +94,24 @@ def appearing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_free(path: Path, option: str) -> None:
+    """Raise UsageError where a file that an option names exists, so that nothing is written over."""
+    if os.path.lexists(path):
+        raise UsageError(f"{option} {path} exists: choose another name.")
+
+
+@contextlib.contextmanager
+def appearing_file(path: Path) -> Iterator[IO[str]]:
+    """Give a text file to write into, which becomes `path` at the end of the block, or after an error disappears."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def as_json(value: Any) -> str:
     """Return JSON as a reader wants it."""
     return json.dumps(value, indent=2) + "\n"

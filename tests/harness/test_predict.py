@@ -110,8 +110,11 @@ def test_vectors(run, tmp_path, capsys):
     ((_, outputs),) = trained.outputs(["cat"])
     np.testing.assert_allclose(vectors[1], outputs["pooled"][0], rtol=1e-5)
     (tmp_path / "a.txt").write_text("")
-    assert predict.main(line) == 0
-    assert np.load(tmp_path / "a.npy").shape == (0, 16)
+    assert predict.main(line) == 2
+    assert f"--vectors {tmp_path / 'a.npy'} exists: choose another name." in capsys.readouterr().err
+    assert len(np.load(tmp_path / "a.npy")) == 46, "nothing is written over"
+    assert predict.main([*line[:-1], str(tmp_path / "b.npy")]) == 0
+    assert np.load(tmp_path / "b.npy").shape == (0, 16)
 
 
 def test_a_file_of_vectors_appears_whole_or_not_at_all(tmp_path):

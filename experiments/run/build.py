@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from tqdm import tqdm
 
 from experiments.base import devices
 from experiments.base.contracts import Encoder, Objective, Pooler, Sizes, Task, Words
@@ -112,5 +113,10 @@ def read_vectors(embeddings: list[WordEmbedding], config: Config, codec: Any) ->
         words.fill(places + UNKNOWN + 1, table)
     found = len(places) / len(vocabulary.words)
     known = f"{len(places)} of {len(vocabulary.words)} words of the vocabulary ({found:.1%})"
-    print(f"{source}: vectors of {table.shape[1]} numbers for {known}", file=sys.stderr)
+    _say(f"{source}: vectors of {table.shape[1]} numbers for {known}")
     return found
+
+
+def _say(sentence: str) -> None:
+    """Show a sentence on a line of its own, above the bar where there is one."""
+    tqdm.write(sentence, file=sys.stderr)

@@ -14,7 +14,6 @@ from experiments.base import devices
 PHASES = {
     "start": "reading data",
     "compile": "compiling",
-    "input": "training",
     "training": "training",
     "validation": "validating",
     "test": "testing",
@@ -66,8 +65,8 @@ class Progress:
     def step(self) -> None:
         """Count one step."""
         self._counts["training"] += 1
-        self._tell()
         self._bar.update()
+        self._tell()
 
     def say(self, sentence: str) -> None:
         """Show a sentence on a line of its own."""

@@ -212,6 +212,7 @@ def test_hostile_lines(line, code, message, runs, tmp_path, monkeypatch, capsys)
     (tmp_path / "FILE").write_text("mine")
     language = runs("none", "--objective", "language_model")[1] if "LANGUAGE" in line else ""
     line = line.replace("RUN", str(runs("attention")[1])).replace("LANGUAGE", str(language))
+    capsys.readouterr()
     assert explain.main(line.split()) == code
     err = capsys.readouterr().err
     assert err.startswith("experiments.explain: ")

@@ -40,7 +40,7 @@ def parse(
     given = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(captured):
-            value, strangers = tyro.cli(
+            value, unrecognised = tyro.cli(
                 kind,
                 args=arguments,
                 prog=program,
@@ -52,8 +52,8 @@ def parse(
         if not stop.code:
             raise
         raise UsageError(_first_sentence(captured.getvalue())) from None
-    if strangers:
-        name, known = strangers[0].split("=")[0], [flag(path) for path, _, _ in leaves(value)]
+    if unrecognised:
+        name, known = unrecognised[0].split("=")[0], [flag(path) for path, _, _ in leaves(value)]
         raise unknown("option", name, known, _by_its_end(name, known) or elsewhere(name))
     return value
 

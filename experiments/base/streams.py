@@ -8,7 +8,7 @@ from typing import IO, Any
 
 
 class Lenient:
-    """A stream to which writing never fails: from when it cannot be written, what would be said is lost."""
+    """A stream to which writing never fails: once it cannot be written, further output is dropped."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream

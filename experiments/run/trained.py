@@ -15,7 +15,7 @@ from experiments.base.errors import DataError
 from experiments.run import build, result
 from experiments.run.config import Config
 from experiments.run.program import compiled, form_of, parameters_of
-from experiments.storage.finished import Finished, finished_run, open_sealed, tell_unverified
+from experiments.storage.finished import Finished, finished_run, open_sealed, warn_unverified
 from experiments.storage.parameters import PARAMETERS, most_bytes, parse_parameters
 from experiments.storage.run_folder import VOCABULARY
 from experiments.storage.safetensors import SAFETENSORS
@@ -82,7 +82,7 @@ def load_run(folder: Path | str) -> Trained:
         raise DataError(f"{folder} is an export: give the folder of a finished run.")
     run = finished_run(folder)
     run.verify()
-    tell_unverified([run])
+    warn_unverified([run])
     return _trained(run, PARAMETERS, parse_parameters)
 
 

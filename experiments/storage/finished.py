@@ -103,14 +103,14 @@ def _naming(folder: Path) -> Iterator[None]:
         raise DataError(f"{folder} is not as it was written: {error}".rstrip(".") + ".") from None
 
 
-def tell_unverified(runs: Sequence[Finished | None]) -> None:
-    """Say in one line which of some runs are from before there were manifests; the same line is said once."""
+def warn_unverified(runs: Sequence[Finished | None]) -> None:
+    """Say in one line which of some runs are from before there were manifests; the same line is printed once."""
     before = [run.folder for run in runs if run is not None and run.manifest is None]
     if before:
         which = f"{before[0]} has" if len(before) == 1 else f"{len(before)} run folders, as {before[0]}, have"
-        _say(f"{which} no {MANIFEST}, being from before there were any: nothing shows that the files are as written.")
+        _print_once(f"{which} no {MANIFEST}, being older than manifests: nothing shows that the files are as written.")
 
 
 @functools.cache
-def _say(sentence: str) -> None:
+def _print_once(sentence: str) -> None:
     print(sentence, file=sys.stderr)

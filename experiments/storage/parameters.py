@@ -46,7 +46,7 @@ def parse_parameters(content: bytes, where: str, expected: nnx.State) -> nnx.Sta
     wanted = {leaf_name(path): leaf for path, leaf in leaves}
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise DataError(f"{where} cannot be read: it is no archive of arrays, and a pickle is never read.")
-    with files.told(where), zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with files.located(where), zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.namelist()
         names = {name.removesuffix(".npy") for name in members}
         if len(names) != len(members):

@@ -49,7 +49,7 @@ def write_whole(path: Path, content: str) -> None:
 def locked(path: Path, *, wait: bool = False) -> IO[str]:
     """Return a lock file, open and locked; the system takes the lock back when the process ends, however it ends.
 
-    Where the file system knows no locks, as some of networks do, that is told and the file is returned all the same.
+    Where the file system has no locks, as on some networks, this is reported and the file is returned all the same.
 
     Raises:
         InUseError: another process has it, and `wait` is off.

@@ -72,12 +72,11 @@ def _weigh(graph: Any, state: nnx.State, batch: Batch) -> tuple[dict[str, Array]
     objective.set_attributes(detached=True, raise_if_not_found=False)
     outputs = objective(batch)
     stated = {name: x.reshape(*x.shape[:2], -1).mean(axis=-1) for name, x in objective.weights(outputs).items()}
-    weights = {}
-    if "effective" in stated or ATTENTION in stated:
-        weights[ATTENTION] = stated.get("effective", stated.get(ATTENTION))
+    attention = {ATTENTION: stated[name] for name in (ATTENTION, "effective") if name in stated}  # the latter wins
     share = stated.get("contribution")
-    weights[SHARE] = _moves(objective.pooler, outputs["states"], outputs["mask"]) if share is None else share
-    return weights, objective.predict(outputs)
+    if share is None:
+        share = _moves(objective.pooler, outputs["states"], outputs["mask"])
+    return {**attention, SHARE: share}, objective.predict(outputs)
 
 
 def _moves(pooler: Pooler, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T"]:

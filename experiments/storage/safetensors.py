@@ -49,7 +49,7 @@ def parse(content: bytes, where: str, expected: nnx.State) -> nnx.State:
     header.pop(_METADATA, None)
     check_names(where, wanted.keys(), header.keys())
     numbers, end = memoryview(content)[8 + size :], 0
-    with files.told(where):
+    with files.located(where):
         # In the order of their places: arrays that overlap or leave a gap are refused.
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             start, stop = entry["data_offsets"]

@@ -72,7 +72,8 @@ def _weigh(graph: Any, state: nnx.State, batch: Batch) -> tuple[dict[str, Array]
     objective.set_attributes(detached=True, raise_if_not_found=False)
     outputs = objective(batch)
     stated = {name: x.reshape(*x.shape[:2], -1).mean(axis=-1) for name, x in objective.weights(outputs).items()}
-    attention = {ATTENTION: stated[name] for name in (ATTENTION, "effective") if name in stated}  # the latter wins
+    attending = [stated[name] for name in ("effective", ATTENTION) if name in stated]
+    attention = {ATTENTION: attending[0]} if attending else {}
     share = stated.get("contribution")
     if share is None:
         share = _moves(objective.pooler, outputs["states"], outputs["mask"])

@@ -116,7 +116,7 @@ section {{ border-top: 1px solid var(--line); padding: 1rem 0; }}
 h3, .legend, summary {{ color: var(--faint); font-size: .85rem; font-weight: normal; margin: .6rem 0 .2rem; }}
 .words {{ overflow-wrap: anywhere; }}
 .w {{ background: rgb(var(--hue) / calc(var(--w) * .6)); border-radius: .2rem; padding: .1rem .25rem; }}
-.scale .w {{ padding: .1rem .7rem; border-radius: 0; }}
+.scale .w {{ padding: .1rem .7rem; border-radius: 0; outline: 1px solid var(--line); }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .1rem .8rem .1rem 0; text-align: left; }} td + td, th + th {{ text-align: right; }}
 </style>
@@ -148,7 +148,7 @@ def page_section(number: int, found: Explained) -> str:
             for unit, weight in zip(units, weights.tolist(), strict=True)
         )
         steps = "".join(f'<span class="w" style="--w:{step / 4}"></span>' for step in range(5))
-        parts.append(f'<h3>{_SECTIONS[name]} <span class="scale">0 {steps} {top:.4f}</span></h3>\n')
+        parts.append(f'<h3>{_SECTIONS[name]} <span class="scale">0&ensp;{steps}&ensp;{top:.4f}</span></h3>\n')
         parts.append(f'<p class="words">{words}</p>\n')
     header = "".join(f"<th>{html.escape(_NAMES[name])}</th>" for name in found.weights)
     rows = "".join(

@@ -7,7 +7,6 @@ import jax
 from flax import nnx
 from tqdm import tqdm
 
-from experiments.base import devices
 from experiments.base.contracts import Encoder, Objective, Pooler, Sizes, Task, Words
 from experiments.base.errors import UsageError
 from experiments.data import vectors
@@ -31,18 +30,18 @@ def stream(seed: int, name: str) -> jax.Array:
 
 
 def task(config: Config) -> Task:
-    """Return the task; say so where a split is too small for its scores to mean much."""
-    made = TASKS[config.task](config.data)
-    splits = made.splits if isinstance(made, TextTask) else {}
+    """Return the task."""
+    return TASKS[config.task](config.data)
+
+
+def few_texts(task: Task) -> str:
+    """Return the sentence on splits that are too small for their scores to mean much; nothing where there are none."""
+    splits = task.splits if isinstance(task, TextTask) else {}
     few = {
         split: len(splits[split]) for split in ("validation", "test") if split in splits and len(splits[split]) < FEW
     }
-    if few and devices.is_first():
-        found = " and ".join(f"{count} texts for {split}" for split, count in few.items())
-        print(
-            f"only {found}: with fewer than {FEW}, an accuracy may be off by 10 % and more by chance", file=sys.stderr
-        )
-    return made
+    found = " and ".join(f"{count} texts for {split}" for split, count in few.items())
+    return f"only {found}: with fewer than {FEW}, an accuracy may be off by 10 % and more by chance." if few else ""
 
 
 class ConfiguredParts:

@@ -69,8 +69,8 @@ class Progress:
         self._tell()
 
     def say(self, sentence: str) -> None:
-        """Show a sentence on a line of its own."""
-        if self._says:
+        """Show a sentence, if it is one, on a line of its own."""
+        if self._says and sentence:
             self._bar.write(f"experiments.train: {sentence}", file=sys.stderr)
             sys.stderr.flush()
 

@@ -104,4 +104,4 @@ def test_a_run_says_what_it_does(monkeypatch, tmp_path):
     assert places == sorted(places)
     assert "validation loss" in said
     assert "?" not in said
-    assert "\ronly 81 texts for validation and 81 texts for test: with fewer than 100" in said
+    assert "\rexperiments.train: only 81 texts for validation and 81 texts for test: with fewer than 100" in said

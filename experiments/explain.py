@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.base import files
+from experiments.base import files, streams
 from experiments.base.command_line import command, parse
 from experiments.base.errors import UsageError
 from experiments.data import lines
@@ -70,6 +70,8 @@ def explain(options: Options) -> None:
         else:
             for piece in _printed(title, found):
                 sys.stdout.write(piece)
+                if not streams.is_read():
+                    break
 
 
 def _printed(title: str, found: Iterable[Explained]) -> Iterator[str]:

@@ -1,8 +1,6 @@
 """What a trained model says of texts: `python -m experiments.predict RUN [FILE] [--vectors FILE.npy]`."""
 
-import csv
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,6 +15,7 @@ from experiments.base import files
 from experiments.base.command_line import command, parse
 from experiments.base.errors import UsageError
 from experiments.data import lines
+from experiments.reporting.predictions import while_read, write_csv, write_jsonl
 from experiments.run.trained import Trained, load
 from experiments.storage.arrays import RowWriter
 from experiments.storage.run_folder import check_free
@@ -55,21 +54,6 @@ def predictions(trained: Trained, texts: Iterable[str], vectors: Path | None) ->
             yield from trained.readable(found)
 
 
-def write_jsonl(records: Iterable[dict[str, Any]]) -> None:
-    """Print one JSON object a line."""
-    for record in records:
-        print(json.dumps(record, ensure_ascii=False))
-
-
-def write_csv(records: Iterable[dict[str, Any]]) -> None:
-    """Print a header and one row a record; what is no text or number stands there as JSON."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    for number, record in enumerate(records):
-        if number == 0:
-            writer.writerow(record)
-        writer.writerow(json.dumps(cell) if isinstance(cell, dict | list) else cell for cell in record.values())
-
-
 def predict(options: Options) -> None:
     """Read, predict and print."""
     trained = load(options.run)
@@ -80,7 +64,9 @@ def predict(options: Options) -> None:
         shows = sys.stderr.isatty()
         bar = stack.enter_context(tqdm(total=size, unit="B", unit_scale=True, file=sys.stderr, disable=not shows))
         texts = lines.texts(file, path, options.column, bar.update)
-        {"jsonl": write_jsonl, "csv": write_csv}[options.format](predictions(trained, texts, options.vectors))
+        records = predictions(trained, texts, options.vectors)
+        records = records if options.vectors else while_read(records)  # vectors are written to the end
+        {"jsonl": write_jsonl, "csv": write_csv}[options.format](records)
         sys.stdout.flush()
 
 

@@ -59,3 +59,8 @@ def prepared() -> Iterator[Lenient]:
             sys.stdout.flush()
             sys.stderr.flush()
             sys.stdout, sys.stderr = before
+
+
+def is_read() -> bool:
+    """Tell whether what is written on stdout still goes somewhere; where not, as after `| head`, a command may stop."""
+    return getattr(sys.stdout, "failed", None) is None

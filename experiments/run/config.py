@@ -31,6 +31,7 @@ from experiments.encoders import ENCODERS
 from experiments.layers.words import RANDOM
 from experiments.objectives import OBJECTIVES
 from experiments.poolers import POOLERS
+from experiments.run.hints import belonging
 from experiments.run.optimiser import OptimOptions
 from experiments.tasks import TASKS
 
@@ -209,7 +210,8 @@ def parse_args(arguments: list[str]) -> Config:
     groups = (type(group) for group in (default.data, default.encode, default.pool, default.head))
     generic: Any = Config
     config_type = generic[tuple(groups)]
-    config = parse(config_type, arguments, program="python -m experiments.train", default=default, about=_about())
+    program = "python -m experiments.train"
+    config = parse(config_type, arguments, program=program, default=default, about=_about(), elsewhere=belonging)
     return completed(config)
 
 

@@ -67,11 +67,16 @@ def finished(folder: Path) -> Finished | None:
         before = Finished(folder, None, {})
         summary = before.read_object(SUMMARY)
         return None if SEALED in summary else dataclasses.replace(before, summary=summary)
+    run = open_sealed(folder)
+    return dataclasses.replace(run, summary=run.read_object(SUMMARY))
+
+
+def open_sealed(folder: Path) -> Finished:
+    """Return a folder that has a manifest, without a summary; compared with it as by `finished`, or DataError."""
     with _naming(folder):
         found = manifest.read(folder)
         found.check(EAGER, passes)
-    run = Finished(folder, found, {})
-    return dataclasses.replace(run, summary=run.read_object(SUMMARY))
+    return Finished(folder, found, {})
 
 
 def finished_run(folder: Path) -> Finished:

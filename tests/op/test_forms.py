@@ -1,5 +1,7 @@
 """Which form ran, on both sides of every seam; log output; and batches cut by rows, which partition themselves."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,9 @@ import lnpool
 from lnpool import _canonical
 from lnpool._formulas import single_pass
 from lnpool._xla import rule
-from tests.op.running import value_and_gradients
-from tests.op.tolerances import CONFORMANCE, SAME_FORMULA, assert_agrees
+from tests.op.oracle import WIDE, solve
+from tests.op.running import REVERSE, jitted_rows, value_and_gradients
+from tests.op.tolerances import BESIDE_ZERO, CONFORMANCE, SAME_FORMULA, assert_agrees
 
 FORMS = {
     "linear": {},
@@ -94,11 +97,35 @@ def test_exp_limit_with_log_output_goes_from_attention_to_the_maximum():
     assert_agrees(flat, lnpool.pool(states, scores, 2.0, **options), SAME_FORMULA)
 
 
-def test_log_of_nothing():
-    gradient = jax.value_and_grad(lambda h: lnpool.pool(h, None, 2.0, log_output=True)[0])
+@pytest.mark.parametrize("p", [0.5, 1.0, 2.0])
+def test_log_of_nothing(p):
+    gradient = jax.value_and_grad(lambda h: lnpool.pool(h, None, p, log_output=True)[0])
     value, dh = gradient(jnp.zeros((4, 1)))
     assert value == -jnp.inf
     np.testing.assert_array_equal(dh, 0)
+
+
+@pytest.mark.parametrize("implementation", REVERSE)
+@pytest.mark.parametrize("form", ["linear", "log"])
+def test_log_output_beside_a_zero(form, implementation):
+    """As p goes to 0, log r is log(1 - v at the zero)/p: far beyond the floats that r could be."""
+    p = np.float32([0.01, 1e-3, 1e-6, 1e-10, 1e-12, 1e-15, 1e-18, 1e-20, 1e-30])
+    h, scores = np.float32([0, 2, 0.7]), np.float32([[0, 1, -0.5], [-30, 1, -0.5]])
+    states = h if form == "linear" else np.log(h, where=h > 0, out=np.full_like(h, -np.inf))
+    p, scores = np.tile(p, 2), np.repeat(scores, len(p), axis=0)
+    run = jitted_rows(implementation=implementation, sharpen=False, log_output=True, log_states=form == "log")
+    ones = np.ones_like(scores)
+    value, dstates, dz, dp = (np.asarray(x) for x in run(states * ones, scores, p, ones > 0, np.ones_like(p)))
+    exact = solve(np.log(h.astype(WIDE), where=h > 0, out=np.full(3, WIDE(-np.inf))) * ones, scores, p, ones > 0, False)
+    by_states = exact.w if form == "log" else np.where(h > 0, exact.w / np.where(h > 0, h, 1), 0)
+    held = np.abs(exact.slope[:, 0]) < np.finfo(np.float32).max  # the others are infinite
+    close = functools.partial(np.testing.assert_allclose, rtol=BESIDE_ZERO)
+    close(value, exact.log_r[:, 0])
+    close(dstates, by_states)
+    close(dz, exact.b)
+    close(dp[held], exact.slope[held, 0])
+    assert held.sum() >= 14
+    assert np.isposinf(dp[~held]).all()
 
 
 @pytest.mark.parametrize("with_scores", [True, False])

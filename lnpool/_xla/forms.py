@@ -137,8 +137,11 @@ def single_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset:
     _, log_v = texts.z_and_log_v(block, offset, log_z)
     d, v = _silent_d(texts, block, of.reference), lax.optimization_barrier(jnp.exp(log_v))
     if call.is_linear and not call.log_output:
-        by_states = _alive(p, of, g) * single_pass.by_states(p, d, log_v, of.rho)
-        by_scores = by_states * select(block.mask, block.states.astype(p.dtype), 0) - v * k
+        states = select(block.mask, block.states.astype(p.dtype), 0)
+        unbounded = (states == 0) & (p < 1)  # there 0 by convention, and computed of something finite
+        by_states = _alive(p, of, g) * single_pass.by_states(p, jnp.where(unbounded, of.rho, d), log_v, of.rho)
+        by_states = jnp.where(unbounded, 0, by_states)
+        by_scores = by_states * states - v * k
     else:
         by_states = k * single_pass.by_log_states(p, d, log_v, of.rho)
         by_scores = by_states - v * k

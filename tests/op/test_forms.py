@@ -54,6 +54,22 @@ def test_the_exponent_chooses_the_form(form):
         assert not single(states, scores, p, **FORMS[form]).any()
 
 
+def test_both_forms_agree_on_both_sides_of_a_seam():
+    """The exponents between which the form changes; a zero state, and one far below the others, among the states."""
+    (lower, upper), f32 = single_pass.EXPONENTS, np.float32
+    states, scores = (np.array(x[:, :, 0] if x.ndim == 3 else x) for x in rows("linear", batch=3))
+    states[1, 2], states[2, 4] = 0, 1e-6
+    inside = np.repeat(f32([lower, upper]), 3)
+    outside = np.repeat([np.nextafter(f32(lower), f32(0)), np.nextafter(f32(upper), f32(np.inf))], 3)
+    run = jitted_rows(implementation="xla")
+    both = [run(np.tile(states, (2, 1)), np.tile(scores, (2, 1)), p, np.ones((6, 9), bool), np.ones(6, f32))
+            for p in (inside, outside)]  # fmt: skip
+    for name, x, y in zip(("r", "dstates", "dscores", "dp"), *both, strict=True):
+        for text in range(6):
+            assert_agrees(x[text], y[text], F32, f"{name} {text}")
+    assert both[0][1][1, 2] == both[1][1][1, 2] == 0
+
+
 @pytest.mark.parametrize("excess", [-0.5, 0.5])
 def test_an_underflowing_sum_takes_the_exact_form_and_no_other_number_does(excess):
     """The largest state of one feature has an attention of about the smallest sum."""

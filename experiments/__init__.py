@@ -4,7 +4,7 @@ import os
 import sys
 from importlib.util import find_spec
 
-# No file that is opened later may get the number of a standard stream that is closed: it would receive what is said.
+# No file that is opened later may get the number of a standard stream that is closed: it would receive what is printed.
 while (_number := os.open(os.devnull, os.O_RDWR)) <= 2:
     pass
 os.close(_number)

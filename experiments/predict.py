@@ -1,8 +1,6 @@
 """What a trained model says of texts: `python -m experiments.predict RUN [FILE] [--vectors FILE.npy]`."""
 
-import csv
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,7 +8,6 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tyro
 from tqdm import tqdm
 
@@ -18,8 +15,10 @@ from experiments.base import files
 from experiments.base.command_line import command, parse
 from experiments.base.errors import UsageError
 from experiments.data import lines
-from experiments.run.trained import Trained, load_run
+from experiments.reporting.predictions import while_read, write_csv, write_jsonl
+from experiments.run.trained import Trained, load
 from experiments.storage.arrays import RowWriter
+from experiments.storage.run_folder import check_free
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Options:
     """Predict the texts of a file or a pipe with a trained model."""
 
     run: tyro.conf.Positional[Path]
-    """Folder of a finished run."""
+    """Folder of a finished run, or of an export."""
     file: tyro.conf.Positional[Path | None] = None
     """Text lines, or CSV, TSV or JSON lines by ending; text lines from the standard input when not given."""
     column: str = ""
@@ -35,7 +34,7 @@ class Options:
     format: Literal["jsonl", "csv"] = "jsonl"
     """How predictions are written."""
     vectors: Path | None = None
-    """Write the pooled vectors into this .npy file too, one row a text."""
+    """Write the pooled vectors, one row a text, into this .npy file too, which is not there yet."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -47,31 +46,17 @@ def predictions(trained: Trained, texts: Iterable[str], vectors: Path | None) ->
         return
     if vectors.suffix != ".npy" or not trained.objective.pools:
         raise UsageError(f"--vectors {vectors}: give a name that ends in .npy, and a run whose objective pools.")
-    _, outputs = next(trained.outputs([""]))
-    with RowWriter(vectors, outputs["pooled"].shape[-1]) as writer:
-        for batch, outputs in trained.outputs(texts):
-            writer.write(np.asarray(outputs["pooled"])[: int(batch.weights.sum())])
-            yield from trained.readable(batch, outputs)
-
-
-def write_jsonl(records: Iterable[dict[str, Any]]) -> None:
-    """Print one JSON object a line."""
-    for record in records:
-        print(json.dumps(record, ensure_ascii=False))
-
-
-def write_csv(records: Iterable[dict[str, Any]]) -> None:
-    """Print a header and one row a record; what is no text or number stands there as JSON."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    for number, record in enumerate(records):
-        if number == 0:
-            writer.writerow(record)
-        writer.writerow(json.dumps(cell) if isinstance(cell, dict | list) else cell for cell in record.values())
+    check_free(vectors, "--vectors")
+    empty = next(trained.answers([""]))
+    with RowWriter(vectors, empty["pooled"].shape[-1]) as writer:
+        for found in trained.answers(texts):
+            writer.write(found["pooled"])
+            yield from trained.readable(found)
 
 
 def predict(options: Options) -> None:
     """Read, predict and print."""
-    trained = load_run(options.run)
+    trained = load(options.run)
     path = options.file or Path("standard input")
     with ExitStack() as stack:
         file = stack.enter_context(files.opened(path) if options.file else nullcontext(sys.stdin.buffer))
@@ -79,7 +64,9 @@ def predict(options: Options) -> None:
         shows = sys.stderr.isatty()
         bar = stack.enter_context(tqdm(total=size, unit="B", unit_scale=True, file=sys.stderr, disable=not shows))
         texts = lines.texts(file, path, options.column, bar.update)
-        {"jsonl": write_jsonl, "csv": write_csv}[options.format](predictions(trained, texts, options.vectors))
+        records = predictions(trained, texts, options.vectors)
+        records = records if options.vectors else while_read(records)  # vectors are written to the end
+        {"jsonl": write_jsonl, "csv": write_csv}[options.format](records)
         sys.stdout.flush()
 
 

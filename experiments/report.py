@@ -40,7 +40,7 @@ def printed(options: Options) -> str:
     """Return the tables of a command line as text."""
     rows = records.rows(records.collect(options.runs))
     found = statistics.comparisons(rows)
-    records.tell_unverified(rows)
+    records.warn_unverified(rows)
     render = formats.FORMATS[options.format]
     if not options.pivot:
         return render(tables.results(rows, found))

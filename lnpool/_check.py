@@ -29,7 +29,7 @@ def _kind(value: object) -> str:
 
 
 def one_of(argument: str, value: object, allowed: Iterable[Name]) -> Name:
-    """One of the names; a misspelt one is told the nearest."""
+    """One of the names; the error for a misspelt one names the nearest name."""
     names = list(allowed)
     if not isinstance(value, str):
         raise TypeError(f"{argument} must be a string, one of {', '.join(map(repr, names))}, got {_kind(value)}.")

@@ -50,9 +50,9 @@ def pool(call: Call, inputs: Inputs) -> Array:
 
     # log r = mean(u) + p (var(u)/2 + cov(u, z)) + O(p^2), in the weights that are left at p = 0
     v = jnp.ones_like(z) if call.sharpen else n * jnp.exp(log_a)
-    center = mean(v * u)
-    spread = mean(v * (u - center) ** 2) / 2 + (mean((u - center) * (z - mean(z))) if call.sharpen else 0)
-    log_r = jnp.where(near_zero, center + p * spread, log_r)
+    mean_u = mean(v * u)
+    spread = mean(v * (u - mean_u) ** 2) / 2 + (mean((u - mean_u) * (z - mean(z))) if call.sharpen else 0)
+    log_r = jnp.where(near_zero, mean_u + p * spread, log_r)
     log_r = jnp.where(dead, 0, log_r)
     r = jnp.where(dead, -jnp.inf, log_r) if call.log_output else jnp.where(dead, 0, jnp.exp(log_r))
     r = jnp.where(jnp.any(mask & jnp.isnan(u), axis=1, keepdims=True), jnp.nan, r)

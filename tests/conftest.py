@@ -1,9 +1,11 @@
 """Before JAX starts: eight host devices, and checked shapes and types in every lnpool function."""
 
 import os
+from collections import Counter
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
+import pytest
 from jaxtyping import install_import_hook
 
 from tests.op import typechecker
@@ -15,8 +17,20 @@ def pytest_addoption(parser):
     parser.addoption("--part", metavar="K/N", help="run every N-th test, from the K-th on (K = 1 ... N); default: all")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config, items):
-    """Cut the suite for the extra versions of CI; which tests run is the same every time."""
+    """Make most rows of what is marked `sampled` slow; cut the suite for the extra versions of CI.
+
+    Which tests run is the same every time.
+    """
+    seen = Counter()
+    for item in items:
+        sampled = None if item.get_closest_marker("slow") else item.get_closest_marker("sampled")
+        if sampled is not None:
+            family = item.nodeid.partition("[")[0]
+            if seen[family] % sampled.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[family] += 1
     if config.getoption("--part"):
         part, parts = map(int, config.getoption("--part").split("/"))
         config.hook.pytest_deselected(items=[item for at, item in enumerate(items, 1) if at % parts != part % parts])

@@ -161,6 +161,7 @@ THE_OP = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("fill", shapes.FILLS)
 @pytest.mark.parametrize("row", THE_OP, ids=lambda row: row.name)
 def test_rows_of_the_op_compute_it(row, fill):
@@ -247,6 +248,7 @@ def test_the_share_of_a_step_is_of_real_steps(capsys):
     assert "unknown pooler 'maxx': did you mean 'max'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_seeds_at_once_take_the_steps_that_they_take_in_turn():
     config = default_config()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=8, max_len=8, buckets=1))

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import dropwhile, takewhile
 from typing import Any
 
@@ -18,16 +18,29 @@ INPUT_OUTPUT = 74
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
 
-def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None, about: str | None = None) -> Any:
+def _nowhere(option: str) -> str:
+    return ""
+
+
+def parse(
+    kind: Any,
+    arguments: list[str],
+    *,
+    program: str,
+    default: Any = None,
+    about: str | None = None,
+    elsewhere: Callable[[str], str] = _nowhere,
+) -> Any:
     """Return an instance of a dataclass from a command line; `--help` prints and exits, a mistake raises UsageError.
 
-    `about` is what `--help` says first; the docstring of the dataclass when not given.
+    `about` is what `--help` says first; the docstring of the dataclass when not given. `elsewhere` returns a hint on an
+    option that is unknown here, or nothing.
     """
     captured = io.StringIO()
     given = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(captured):
-            value, strangers = tyro.cli(
+            value, unrecognised = tyro.cli(
                 kind,
                 args=arguments,
                 prog=program,
@@ -39,9 +52,41 @@ def parse(kind: Any, arguments: list[str], *, program: str, default: Any = None,
         if not stop.code:
             raise
         raise UsageError(_first_sentence(captured.getvalue())) from None
-    if strangers:
-        raise unknown("option", strangers[0].split("=")[0], [flag(path) for path, _, _ in leaves(value)])
+    if unrecognised:
+        name, known = unrecognised[0].split("=")[0], [flag(path) for path, _, _ in leaves(value)]
+        raise unknown("option", name, known, _by_its_end(name, known) or elsewhere(name))
     return value
+
+
+_CALLED_ELSEWHERE = {
+    "lr": "learning-rate",
+    "wd": "weight-decay",
+    "bs": "batch-size",
+    "batch": "batch-size",
+    "per-device-train-batch-size": "batch-size",
+    "num-train-epochs": "epochs",
+    "num-epochs": "epochs",
+    "max-length": "max-len",
+    "max-seq-length": "max-len",
+    "model": "encoder",
+    "pool": "pooler",
+    "pooling": "pooler",
+    "loss": "objective",
+    "dataset": "task",
+    "output": "out",
+    "output-dir": "out",
+    "random-seed": "seed",
+    "dtype": "compute",
+}
+"""What other tools call an option, and the end of its name here."""
+
+
+def _by_its_end(name: str, known: Iterable[str]) -> str:
+    """Return a hint on the options whose name ends like this one's, or like what other tools call it; or nothing."""
+    end = name.lstrip("-").rpartition(".")[2].replace("_", "-").lower()
+    ends = {end, _CALLED_ELSEWHERE.get(end, end)}
+    found = [flag for flag in known if flag.lstrip("-").rpartition(".")[2] in ends]
+    return f"did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
 def _first_sentence(box: str) -> str:

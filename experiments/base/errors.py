@@ -78,9 +78,9 @@ class StoppedError(HarnessError):
     exit_code = 75
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Return the error for a name that is in no table, with the nearest name that is."""
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UsageError:
+    """Return the error for a name that is in no table, with the hint or else with the nearest name that is."""
     known = sorted(known)
     nearest = get_close_matches(name[:LONGEST], known, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose one of {', '.join(known)}."
-    return UsageError(f"unknown {kind} {name!r}: {hint}")
+    guess = f"did you mean {nearest[0]!r}?" if nearest else f"choose one of {', '.join(known)}."
+    return UsageError(f"unknown {kind} {name!r}: {hint or guess}")

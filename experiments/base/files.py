@@ -54,7 +54,7 @@ _DAMAGED = (
 
 
 @contextlib.contextmanager
-def told(where: object) -> Iterator[None]:
+def located(where: object) -> Iterator[None]:
     """Turn what the standard library raises at damaged content into one line that begins with `where`."""
     try:
         yield
@@ -117,7 +117,7 @@ class Readable(Protocol):
 
 
 class _Bounded(io.RawIOBase):
-    """A stream of at most `most` bytes, whose errors are told with `where`."""
+    """A stream of at most `most` bytes, whose errors name `where`."""
 
     def __init__(self, source: Readable, where: object, most: int):
         self._source, self._where, self._most, self._read = source, where, most, 0
@@ -126,7 +126,7 @@ class _Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with told(self._where):
+        with located(self._where):
             piece = self._source.read(len(buffer)) or b""
         self._read += len(piece)
         if self._read > self._most:
@@ -207,7 +207,7 @@ class _Unpacked:
 @contextlib.contextmanager
 def unpacked(path: Path, most: int) -> Iterator[BinaryIO]:
     """Open what a packed file holds, at most `most` bytes; what is not read is, at the end, for the check sum there."""
-    with opened(path) as file, told(path.name):
+    with opened(path) as file, located(path.name):
         most = min(most, _LITTLE + _RATIO * os.fstat(file.fileno()).st_size)
         stream = bounded(_Unpacked(file, path.name), path.name, most)
         yield stream
@@ -217,7 +217,7 @@ def unpacked(path: Path, most: int) -> Iterator[BinaryIO]:
 
 def unpack(packed: bytes, where: object, most: int) -> bytes:
     """Return what packed bytes hold, at most `most` bytes."""
-    with told(where):
+    with located(where):
         return bounded(_Unpacked(io.BytesIO(packed), where), where, most).read()
 
 

@@ -1,6 +1,6 @@
 """Processes meet before JAX connects them, because JAX ends a process that waits in vain, after minutes and in C++.
 
-Process 0 listens at the address of the coordinator until every other process has said its number; then all know that
+Process 0 listens at the address of the coordinator until every other process has sent its number; then all know that
 all are there, and JAX takes the same address.
 """
 
@@ -56,10 +56,10 @@ def _receive(address: str, port: int, processes: int, end: float) -> None:
                     f"them longer with --devices.wait."
                 ) from None
             held.enter_context(visitor)
-            said = _hello(visitor, end)
-            if said is None:  # a stranger
+            hello = _hello(visitor, end)
+            if hello is None:  # not a process of this run
                 continue
-            other, count = said
+            other, count = hello
             if count != processes or not 0 < other < processes or other in present:
                 raise UsageError(
                     f"a process came as --devices.process {other} of {count}, expected each of {processes} once."

@@ -34,7 +34,7 @@ class Mark:
     kind: Literal["not decisive", "repeat", "added", "decides the objective"]
     before: Any = None
 
-    def spares(self, value: Any) -> bool:
+    def leaves_out(self, value: Any) -> bool:
         """Tell whether a value is left out of what decides a result."""
         return self.kind == "not decisive" or (self.kind == "added" and value == self.before)
 
@@ -137,7 +137,9 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
 
 def decisive(options: Any) -> dict[str, Any]:
     """Return the options that decide a result, by dotted name."""
-    return {path: value for path, hint, value in leaves(options) if not any(mark.spares(value) for mark in marks(hint))}
+    return {
+        path: value for path, hint, value in leaves(options) if not any(mark.leaves_out(value) for mark in marks(hint))
+    }
 
 
 def changes(options: Any, default: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 
 class Lenient:
-    """A stream to which writing never fails: from when it cannot be written, what would be said is lost."""
+    """A stream to which writing never fails: once it cannot be written, further output is dropped."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream
@@ -59,3 +59,8 @@ def prepared() -> Iterator[Lenient]:
             sys.stdout.flush()
             sys.stderr.flush()
             sys.stdout, sys.stderr = before
+
+
+def is_read() -> bool:
+    """Tell whether what is written on stdout still goes somewhere; where not, as after `| head`, a command may stop."""
+    return getattr(sys.stdout, "failed", None) is None

@@ -13,7 +13,7 @@ from typing import BinaryIO, Self
 
 from experiments.base import files
 from experiments.base.errors import DataError
-from experiments.base.files import bounded, told, unpacked
+from experiments.base.files import bounded, located, unpacked
 
 LARGEST, MOST = 2**25, 2**29
 """Bytes of a member that is read whole, and of all that an archive unpacks to."""
@@ -51,7 +51,7 @@ def member(path: Path, suffix: str, largest: int = LARGEST) -> bytes:
 
 def names(path: Path) -> list[str]:
     """Return the names of the files in a zip archive."""
-    with files.opened(path) as file, told(path.name), zipfile.ZipFile(file) as archive:
+    with files.opened(path) as file, located(path.name), zipfile.ZipFile(file) as archive:
         return [info.filename for info in archive.infolist() if not info.is_dir()]
 
 
@@ -108,7 +108,7 @@ def _tarred(path: Path, wanted: Callable[[str], object], largest: int, most: int
 
 
 def _zipped(path: Path, wanted: Callable[[str], object], largest: int, most: int) -> Iterator[tuple[str, BinaryIO]]:
-    with files.opened(path) as file, told(path.name), zipfile.ZipFile(file) as archive:
+    with files.opened(path) as file, located(path.name), zipfile.ZipFile(file) as archive:
         chosen = [info for info in archive.infolist() if not info.is_dir() and wanted(info.filename)]
         _check_size(f"{path.name}, all that is needed of it,", sum(info.file_size for info in chosen), most)
         for info in chosen:

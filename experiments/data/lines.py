@@ -12,13 +12,13 @@ CSV_ENDINGS = (".csv", ".tsv", ".tab")
 
 
 def texts(file: BinaryIO, path: Path, column: str, seen: Callable[[int], object]) -> Iterator[str]:
-    """Yield the texts of a file, whose kind is told by the ending of its path: every line one, or one a row.
+    """Yield the texts of a file, whose format follows from the ending of its path: every line one, or one a row.
 
     Args:
         file: the open file.
         path: its path, for the kind and for messages.
         column: the column of the text in CSV, TSV or JSON lines; found by its name where it is "".
-        seen: is told the bytes of every line that was read.
+        seen: is called with the bytes of every line that was read.
 
     Raises:
         DataError: one line with the file, the line or row and what was expected.

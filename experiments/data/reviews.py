@@ -67,7 +67,7 @@ def read(name: str, archives: Path | None, cache: Path) -> Iterator[Example]:
     tfds.disable_progress_bar()
     folder = cache.expanduser() / f"tfds-{files.digest(path)[:12]}"
     builder = _prepared(name, path, folder)
-    with files.told(folder):
+    with files.located(folder):
         for split in ("train", "test"):
             for row in builder.as_data_source(split):
                 text, label = row["text"].decode(), row["label"].decode()

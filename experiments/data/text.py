@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 PADDING, UNKNOWN = 0, 1
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
-_END = re.compile(r"[.!?\u2026]+[\"'\u201d\u2019)\]]*\s|[\u3002\uff01\uff1f\n]")
+WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+SENTENCE_END = re.compile(r"[.!?\u2026]+[\"'\u201d\u2019)\]]*\s|[\u3002\uff01\uff1f\n]")
 
 
 class Example(NamedTuple):
@@ -42,7 +42,7 @@ def split_words(text: str) -> list[str]:
     >>> split_words("A cat's-eye (or 2); well-known")
     ['a', "cat's", 'eye', 'or', '2', 'well', 'known']
     """
-    return list(map(sys.intern, _WORD.findall(text.lower())))  # one object a word, however often it is said
+    return list(map(sys.intern, WORD.findall(text.lower())))  # one object a word, however often it is said
 
 
 def split_sentences(text: str) -> list[list[str]]:
@@ -51,7 +51,7 @@ def split_sentences(text: str) -> list[list[str]]:
     >>> split_sentences("It cost 2.50. Why? (Ask\nhim.)")
     [['it', 'cost', '2', '50'], ['why'], ['ask'], ['him']]
     """
-    return [words for words in map(split_words, _END.split(text)) if words]
+    return [words for words in map(split_words, SENTENCE_END.split(text)) if words]
 
 
 class Vocabulary:

@@ -87,6 +87,8 @@ class TextCodec:
         self.vocabulary = vocabulary
         self.targets = targets
         self.sizes: dict[str, int | float] = {"words": len(vocabulary), **targets.sizes}
+        self.widths = sorted({max(options.max_len >> halvings, 1) for halvings in range(4)})
+        """The widths of the batches of `encode`: a program is compiled for each that is met."""
 
     def corpus(self, texts: Iterable[list[list[str]]], targets: Any, widths: list[int]) -> Corpus:
         """Return the batches of texts, which are given as the words of their sentences."""
@@ -96,14 +98,21 @@ class TextCodec:
     def encode(self, records: Iterable[str]) -> Iterator[TextBatch]:
         """Yield the texts, in their order, as batches of few shapes; the last one is filled with rows of weight 0.
 
-        A batch is as wide as the smallest of `max_len`, its half, quarter and eighth that holds its texts.
+        A batch is as wide as the smallest of `widths`, `max_len`, its half, quarter and eighth, that holds its texts.
         """
-        texts, widths = iter(records), [max(self.options.max_len >> halvings, 1) for halvings in (3, 2, 1, 0)]
+        texts = iter(records)
         while some := list(islice(texts, self.options.batch_size)):
             words = [self.options.words_of(text) for text in some]
             longest = max(sum(map(len, sentences)) for sentences in words)
-            width = next((width for width in widths if width >= longest), widths[-1])
-            yield from self.corpus(words, np.zeros(len(some), np.int32), [width]).in_order()
+            width = next((width for width in self.widths if width >= longest), self.widths[-1])
+            yield from self._batches(words, width)
+
+    def empty(self, width: int) -> TextBatch:
+        """Return a batch of this width with one text, which has no words."""
+        return next(self._batches([[]], width))
+
+    def _batches(self, texts: list[list[list[str]]], width: int) -> Iterator[TextBatch]:
+        return self.corpus(texts, np.zeros(len(texts), np.int32), [width]).in_order()
 
     def words(self, text: str) -> list[str]:
         """Return the words of a text that a model reads: those after the first `max_len` are cut."""

@@ -51,8 +51,8 @@ class Recurrent(nnx.Module):
         self.features = self.directions * hidden
 
     @abc.abstractmethod
-    def cell(self, said: Float[Array, "N B G"], recalled: Float[Array, "N B G"], carried: State) -> State:
-        """Return what the next token gets, from what the word says and what the state recalls, gates side by side."""
+    def cell(self, from_word: Float[Array, "N B G"], from_state: Float[Array, "N B G"], carried: State) -> State:
+        """Return what the next token gets, from what comes from the word and from the state, gates side by side."""
 
     def __call__(
         self, tokens: Int[Array, "B T *W"], mask: Bool[Array, "B T"], rngs: nnx.Rngs | None = None
@@ -66,8 +66,8 @@ class Recurrent(nnx.Module):
         real = jnp.stack([mask.T[:: 1 - 2 * n] for n in range(N)], axis=1)[..., None]  # [T N B 1]
 
         def step(carried: State, at: tuple[Array, Array]) -> tuple[State, Array]:
-            said, keep = at
-            new = self.cell(said, carried[0] @ self.recurrent[...], carried)
+            from_word, keep = at
+            new = self.cell(from_word, carried[0] @ self.recurrent[...], carried)
             # Padding holds the state, so the backward direction starts at the last real token.
             carried = tuple(jnp.where(keep, *pair) for pair in zip(new, carried, strict=True))
             return carried, carried[0]
@@ -87,12 +87,12 @@ class GatedRecurrent(Recurrent):
         super().__init__(options, words, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros((self.directions, 1, options.features)))
 
-    def cell(self, said: Float[Array, "N B G"], recalled: Float[Array, "N B G"], carried: State) -> State:
+    def cell(self, from_word: Float[Array, "N B G"], from_state: Float[Array, "N B G"], carried: State) -> State:
         """Return the state between the old one and the proposed one."""
         (state,) = carried
         H = state.shape[-1]
-        reset, update, _ = jnp.split(jax.nn.sigmoid(said + recalled), 3, axis=-1)
-        new = jnp.tanh(said[..., -H:] + reset * (recalled[..., -H:] + self.bias[...]))
+        reset, update, _ = jnp.split(jax.nn.sigmoid(from_word + from_state), 3, axis=-1)
+        new = jnp.tanh(from_word[..., -H:] + reset * (from_state[..., -H:] + self.bias[...]))
         return (update * state + (1 - update) * new,)
 
 
@@ -113,9 +113,9 @@ class LongShortTerm(Recurrent):
     gates = 4
     carried = 2
 
-    def cell(self, said: Float[Array, "N B G"], recalled: Float[Array, "N B G"], carried: State) -> State:
+    def cell(self, from_word: Float[Array, "N B G"], from_state: Float[Array, "N B G"], carried: State) -> State:
         """Return the state and the memory behind it."""
-        enter, forget, leave, new = jnp.split(said + recalled, 4, axis=-1)
+        enter, forget, leave, new = jnp.split(from_word + from_state, 4, axis=-1)
         memory = jax.nn.sigmoid(forget + 1) * carried[1] + jax.nn.sigmoid(enter) * jnp.tanh(new)
         return jax.nn.sigmoid(leave) * jnp.tanh(memory), memory
 

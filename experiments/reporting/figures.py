@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from experiments.reporting.measures import Measure
 from experiments.reporting.needles import best_and_learned
-from experiments.reporting.records import Row, Run, natural, telling
+from experiments.reporting.records import Row, Run, differing, natural
 from experiments.reporting.statistics import estimate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -124,7 +124,7 @@ def exponent_over_training(rows: Sequence[Row]) -> Figure | None:
                 for line in path.T:
                     axis.plot(epochs, line, label=name, linewidth=1.3, marker=MARKERS[index % 7], markersize=3, **style)
         others = [other for name, other in data if name == task]
-        axis.set_title(task + f"\n{telling(about, others)}" * (len(others) > 1), fontsize=12)
+        axis.set_title(task + f"\n{differing(about, others)}" * (len(others) > 1), fontsize=12)
         axis.set(xlabel="epoch", ylabel="exponent p")
     _legend(figure, axes)
     return figure
@@ -155,7 +155,7 @@ def fixed_against_learned(rows: Sequence[Row]) -> Figure | None:
         _log_axis(axis, [_p(row) for key in keys for row in _fixed(curves[key])])
         task, encoder, setting, _ = place
         others = [other for other in places if other[:2] == (task, encoder)]
-        title = f"{task}, {encoder}" + f"\n{telling(setting, [other[2] for other in others])}" * (len(others) > 1)
+        title = f"{task}, {encoder}" + f"\n{differing(setting, [other[2] for other in others])}" * (len(others) > 1)
         axis.set_title(title, fontsize=12)
         axis.set(xlabel="exponent p (log scale)", ylabel=measure.axis)
     _legend(figure, axes)

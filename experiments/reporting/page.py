@@ -73,7 +73,7 @@ def write(path: Path, folders: Sequence[Path], texts: Sequence[str]) -> None:
             task = rows[0].key.task
             page.figure(f"text-{index}", f"Attention of runs on {task}, first seed; heads are averaged", figure)
     page.close()
-    records.tell_unverified(everything)
+    records.warn_unverified(everything)
 
 
 PREFACE = """Every number and sentence on this page is printed by `python -m experiments.report` from run folders. ± is
@@ -118,11 +118,11 @@ def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], baselines
     page.say(f"## {name}")
     about = folder / SWEEP
     if about.exists():
-        told = read_object(about)
-        page.say(*filter(None, [told["about"]]), f"```bash\n{told['command']}\n```")
+        grid = read_object(about)
+        page.say(*filter(None, [grid["about"]]), f"```bash\n{grid['command']}\n```")
         done = sum(len(row.finished) + len(row.failed) for row in rows)
-        if done < told["cells"]:
-            page.say(f"**Not complete: {done} of the {told['cells']} cells have been done so far.**")
+        if done < grid["cells"]:
+            page.say(f"**Not complete: {done} of the {grid['cells']} cells have been done so far.**")
     page.say(_costs(rows))
     parts = _parts(name, rows, found)
     for part in parts:

@@ -179,10 +179,10 @@ def natural(text: str) -> list[Any]:
     return [float(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", text))]
 
 
-def telling(setting: str, settings: Sequence[str]) -> str:
+def differing(setting: str, settings: Sequence[str]) -> str:
     """Return the options of a setting that not all of the settings share.
 
-    >>> telling("a=1, b=2", ["a=1, b=2", "a=1, b=3"])
+    >>> differing("a=1, b=2", ["a=1, b=2", "a=1, b=3"])
     'b=2'
     """
     shared = set.intersection(*(set(other.split(", ")) for other in settings))
@@ -254,9 +254,9 @@ def collect(folders: Iterable[Path]) -> list[Run]:
     return runs
 
 
-def tell_unverified(rows: Iterable[Row]) -> None:
+def warn_unverified(rows: Iterable[Row]) -> None:
     """Say in one line which runs of some rows are from before there were manifests."""
-    finished.tell_unverified([run.source for row in rows for run in row.finished])
+    finished.warn_unverified([run.source for row in rows for run in row.finished])
 
 
 def _has_result(folder: Path) -> bool:

@@ -14,7 +14,7 @@ def in_words(found: Mapping[Key, Comparison], measure: Measure) -> str:
     ours = {key: comparison for key, comparison in found.items() if key.pooler == "learned_norm"}
     if not ours:
         return ""
-    told, (ahead, behind) = [], measure.ahead
+    sentences, (ahead, behind) = [], measure.ahead
     for method in sorted({key.method for key in ours}):
         mine = {key: comparison for key, comparison in ours.items() if key.method == method}
         not_ahead = [_where(key) for key, c in mine.items() if measure.sign * c.difference.mean <= 0]
@@ -25,8 +25,8 @@ def in_words(found: Mapping[Key, Comparison], measure: Measure) -> str:
         text += f"{len(mine) - len(not_ahead)} of {len(mine)} places. "
         text += f"It does not help on {', '.join(not_ahead)}. " if not_ahead else ""
         text += f"After correction the difference is {ahead} zero in {len(better)}{_listed(better)}"
-        told.append(f"{text} and {behind} zero in {len(worse)}{_listed(worse)}.")
-    return "\n\n".join(told)
+        sentences.append(f"{text} and {behind} zero in {len(worse)}{_listed(worse)}.")
+    return "\n\n".join(sentences)
 
 
 def _where(key: Key) -> str:
@@ -48,15 +48,15 @@ def needles_in_words(lines: Sequence[Line], measure: Measure) -> str:
         score: [str(line.signals) for line in lines if line.is_close(line.best)],
         "loss": [str(line.signals) for line in lines if line.is_close(line.lowest)],
     }
-    told = [f"{len(found)} by {which}{_listed(found)}" for which, found in close.items()]
+    sentences = [f"{len(found)} by {which}{_listed(found)}" for which, found in close.items()]
     apart = [str(line.signals) for line in lines if _apart(line.best_score, line.learned_score)]
     return (
-        f"Of {len(lines)} values of k, the learned p is within 25 % of the best fixed p for {', for '.join(told)}. The "
-        f"best fixed p has the {extreme} mean validation {score}, or the lowest validation loss, that of a run being "
-        f"the lowest of all its validations. The intervals of the test {score} at the best fixed p by {score} and at "
-        f"the learned p are apart for {len(apart)}{_listed(apart)}. The learned p is that of the tested parameters, "
-        f"which are those of the {extreme} validation {score} of a run; the last column has it at the end of training."
-        + _why_not(lines)
+        f"Of {len(lines)} values of k, the learned p is within 25 % of the best fixed p for "
+        f"{', for '.join(sentences)}. The best fixed p has the {extreme} mean validation {score}, or the lowest "
+        "validation loss, that of a run being the lowest of all its validations. The intervals of the test "
+        f"{score} at the best fixed p by {score} and at the learned p are apart for {len(apart)}{_listed(apart)}. The "
+        f"learned p is that of the tested parameters, which are those of the {extreme} validation {score} of a run; "
+        "the last column has it at the end of training." + _why_not(lines)
     )
 
 

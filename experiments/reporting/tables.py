@@ -8,7 +8,7 @@ import numpy as np
 from experiments.base.errors import NonFiniteError
 from experiments.reporting.formats import Cell, Table, words
 from experiments.reporting.measures import in_order, measure_of, shown
-from experiments.reporting.records import Key, Row, natural, telling
+from experiments.reporting.records import Key, Row, differing, natural
 from experiments.reporting.statistics import REFERENCE, Comparison, Estimate, Overall, estimate
 
 
@@ -33,7 +33,7 @@ def results(rows: Sequence[Row], found: Mapping[Key, Comparison], *, brief: bool
     lines = []
     for row in sorted(rows, key=lambda row: (objectives.index(row.key.objective), -row.gain)):
         key, comparison = row.key, found.get(row.key)
-        options = _telling_options(row, rows) if brief else key.options
+        options = _differing_options(row, rows) if brief else key.options
         exponents = [float(run.p.mean()) for run in row.finished if run.p is not None]
         cells: list[Cell] = [key.objective] if len(objectives) > 1 else []
         cells += [key.task, key.encoder, key.pooler, options, len(row.finished)]
@@ -59,9 +59,9 @@ def _tested(row: Row, metric: str) -> Estimate | None:
     return _of(row, lambda run: run.facts["test"][metric])
 
 
-def _telling_options(row: Row, rows: Sequence[Row]) -> str:
+def _differing_options(row: Row, rows: Sequence[Row]) -> str:
     alike = [other.key.options for other in rows if _parts(other.key) == _parts(row.key)]
-    return telling(row.key.options, alike) if len(alike) > 1 else ""
+    return differing(row.key.options, alike) if len(alike) > 1 else ""
 
 
 def _parts(key: Key) -> tuple[str, str, str, str]:
@@ -93,7 +93,7 @@ def pivot(rows: Sequence[Row], found: Mapping[Key, Comparison], encoder: str) ->
 
 
 def _header(task: str, setting: str, settings: Sequence[str]) -> str:
-    return ", ".join(filter(None, (task, telling(setting, settings) if len(settings) > 1 else "")))
+    return ", ".join(filter(None, (task, differing(setting, settings) if len(settings) > 1 else "")))
 
 
 def _place(row: Row) -> tuple[str, str]:

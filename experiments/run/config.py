@@ -31,6 +31,7 @@ from experiments.encoders import ENCODERS
 from experiments.layers.words import RANDOM
 from experiments.objectives import OBJECTIVES
 from experiments.poolers import POOLERS
+from experiments.run.hints import belonging
 from experiments.run.optimiser import OptimOptions
 from experiments.tasks import TASKS
 
@@ -125,11 +126,11 @@ def default_config(
     encoder: str = "bigru",
     pooler: str | None = None,
     objective: str | None = None,
-    said_of_data: Mapping[str, Any] | None = None,
+    data_options: Mapping[str, Any] | None = None,
 ) -> Config:
     """Return the configuration of a choice with every option at its default.
 
-    The objective is that of the task unless given, where what is said of its data may decide; the pooler is
+    The objective is that of the task unless given, where the options of its data may decide; the pooler is
     `learned_norm`, or none where the objective has none.
 
     The options of a part may name defaults of options that belong to others, as a class variable in the form of
@@ -137,7 +138,7 @@ def default_config(
     suggests, and what a pooler suggests over both. Only here are suggestions read, so a value that is given wins.
     """
     task_type, encoder_type = _looked_up("task", task, TASKS), _looked_up("encoder", encoder, ENCODERS)
-    objective = default_objective(task, said_of_data or {}) if objective is None else objective
+    objective = default_objective(task, data_options or {}) if objective is None else objective
     objective_type = _looked_up("objective", objective, OBJECTIVES)
     pooler = ("learned_norm" if objective_type.pools else NO_POOLER) if pooler is None else pooler
     if not objective_type.pools and pooler != NO_POOLER:
@@ -162,12 +163,12 @@ def _existing(options: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def default_objective(task: str, said_of_data: Mapping[str, Any]) -> str:
+def default_objective(task: str, data_options: Mapping[str, Any]) -> str:
     """Return the objective that is learned from a task where none is named."""
     kind = _looked_up("task", task, TASKS)
     default = kind.Options()
     return kind.objective_of(
-        from_dict(default, {name: said_of_data[name] for name in deciding(default) & said_of_data.keys()}, "data.")
+        from_dict(default, {name: data_options[name] for name in deciding(default) & data_options.keys()}, "data.")
     )
 
 
@@ -194,7 +195,7 @@ def chosen_names(arguments: list[str], *names: str) -> dict[str, str]:
 
 
 def deciding_data(arguments: list[str], task: str) -> dict[str, str]:
-    """Return what a command line says of those options of a task that decide the objective."""
+    """Return those options of a task on a command line that decide the objective."""
     names = deciding(_looked_up("task", task, TASKS).Options())
     found = chosen_names(arguments, *(f"data.{name}" for name in names))
     return {path.removeprefix("data."): value for path, value in found.items()}
@@ -205,11 +206,12 @@ def parse_args(arguments: list[str]) -> Config:
     if folder := chosen_names(arguments, "resume"):
         return _resumed(Path(folder["resume"]), arguments)
     names = chosen_names(arguments, *NAMES)
-    default = default_config(**names, said_of_data=deciding_data(arguments, names.get("task", Config.task)))
+    default = default_config(**names, data_options=deciding_data(arguments, names.get("task", Config.task)))
     groups = (type(group) for group in (default.data, default.encode, default.pool, default.head))
     generic: Any = Config
     config_type = generic[tuple(groups)]
-    config = parse(config_type, arguments, program="python -m experiments.train", default=default, about=_about())
+    program = "python -m experiments.train"
+    config = parse(config_type, arguments, program=program, default=default, about=_about(), elsewhere=belonging)
     return completed(config)
 
 

@@ -116,7 +116,7 @@ class Journal:
             self._show(record)
             if self._is_best(record):
                 self.best_record = record
-        self._progress.step(self.steps)
+        self._progress.resume(self.steps)
 
     def _is_best(self, record: dict[str, Any]) -> bool:
         """Tell whether a validation is better than all before."""
@@ -148,6 +148,5 @@ class Journal:
 
     def close(self) -> None:
         """Finish what is written."""
-        self._progress.close()
         if self._board is not None:
             self._board.close()

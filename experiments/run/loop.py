@@ -211,17 +211,17 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
     folder = run_folder(config)
     if config.resume and finished(folder.path):
         return result_of(folder.path)
-    with devices.mesh(config.devices, config.data.batch_size):
-        clock = Clock()
+    objective = OBJECTIVES[config.objective]
+    with devices.mesh(config.devices, config.data.batch_size), Progress(objective.shown) as progress:
+        clock = Clock(progress.phase)
         with clock.measure("start"):
             task = build.task(config) if task is None else task
             prepared = prepare(config, task)
-            programs = Programs.of(prepared.recipe, prepared.noise, prepared.frozen, clock)
-            state = prepared.state
+            programs, state = Programs.of(prepared.recipe, prepared.noise, prepared.frozen, clock), prepared.state
         # Only now: a mistake in the options or in the data leaves no folder behind.
         with folder, Stop() as stop, clock.measure("other"):
-            objective = OBJECTIVES[config.objective]
-            progress = Progress(config.epochs * task.steps_per_epoch, objective.shown)
+            progress.begin(config.epochs * task.steps_per_epoch, config.epochs * config.evaluations + 1)
+            progress.say(build.few_texts(task))
             journal = Journal(Rules(task.steps_per_epoch, objective.chosen_by), folder, progress, config.tensorboard)
             saver = Saver(config, task, folder, clock, stop, progress)
             trace = Trace(folder.path / PROFILE if config.profile and devices.is_first() else None)

@@ -11,7 +11,7 @@ from experiments.base.files import text
 from experiments.base.json_files import object_of
 from experiments.objectives import OBJECTIVES
 from experiments.run.config import CONFIG, Config, from_json
-from experiments.storage.finished import Finished, finished_run, tell_unverified
+from experiments.storage.finished import Finished, finished_run, warn_unverified
 from experiments.storage.run_folder import METRICS, SUMMARY
 
 BEFORE = "classify"
@@ -40,7 +40,7 @@ def result_of(folder: Path) -> dict[str, Any]:
     """Return the summary of a finished run, all of whose files are as they were written."""
     run = finished_run(folder)
     run.verify()
-    tell_unverified([run])
+    warn_unverified([run])
     return read(run).facts | {"folder": folder}
 
 

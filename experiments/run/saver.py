@@ -107,7 +107,7 @@ class Saver:
             raise StoppedError(f"stopped by {asked} at step {step}, which is saved: {advice}")
 
     def save(self, step: int, state: State, journal: Journal) -> None:
-        """Save a step; a failure is told and only the third in a row ends the run."""
+        """Save a step; a failure is reported, and only the third in a row ends the run."""
         self._last = time.monotonic()
         tree = devices.gather((state, journal.best_parameters))
         error = self._write(step, tree, journal) if devices.is_first() else None

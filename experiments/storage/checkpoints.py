@@ -143,7 +143,13 @@ def _let_late_answers_go() -> None:
         if found.exc_type is not RuntimeError or trace is None or trace.tb_frame.f_code.co_name != _LATE:
             before(found)
 
+    def wanted(record: logging.LogRecord) -> bool:
+        # Of several writes that fail, orbax raises the first; asyncio logs the others when they are deleted.
+        error = record.exc_info[1] if record.exc_info else None
+        return PARTIAL not in str(error)
+
     sys.unraisablehook = hook
+    logging.getLogger("asyncio").addFilter(wanted)
 
 
 _LATE = "call_soon_threadsafe"

@@ -67,11 +67,16 @@ def finished(folder: Path) -> Finished | None:
         before = Finished(folder, None, {})
         summary = before.read_object(SUMMARY)
         return None if SEALED in summary else dataclasses.replace(before, summary=summary)
+    run = open_sealed(folder)
+    return dataclasses.replace(run, summary=run.read_object(SUMMARY))
+
+
+def open_sealed(folder: Path) -> Finished:
+    """Return a folder that has a manifest, without a summary; compared with it as by `finished`, or DataError."""
     with _naming(folder):
         found = manifest.read(folder)
         found.check(EAGER, passes)
-    run = Finished(folder, found, {})
-    return dataclasses.replace(run, summary=run.read_object(SUMMARY))
+    return Finished(folder, found, {})
 
 
 def finished_run(folder: Path) -> Finished:
@@ -98,14 +103,14 @@ def _naming(folder: Path) -> Iterator[None]:
         raise DataError(f"{folder} is not as it was written: {error}".rstrip(".") + ".") from None
 
 
-def tell_unverified(runs: Sequence[Finished | None]) -> None:
-    """Say in one line which of some runs are from before there were manifests; the same line is said once."""
+def warn_unverified(runs: Sequence[Finished | None]) -> None:
+    """Say in one line which of some runs are from before there were manifests; the same line is printed once."""
     before = [run.folder for run in runs if run is not None and run.manifest is None]
     if before:
         which = f"{before[0]} has" if len(before) == 1 else f"{len(before)} run folders, as {before[0]}, have"
-        _say(f"{which} no {MANIFEST}, being from before there were any: nothing shows that the files are as written.")
+        _print_once(f"{which} no {MANIFEST}, being older than manifests: nothing shows that the files are as written.")
 
 
 @functools.cache
-def _say(sentence: str) -> None:
+def _print_once(sentence: str) -> None:
     print(sentence, file=sys.stderr)

@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,28 @@ def parse_parameters(content: bytes, where: str, expected: nnx.State) -> nnx.Sta
     wanted = {leaf_name(path): leaf for path, leaf in leaves}
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise DataError(f"{where} cannot be read: it is no archive of arrays, and a pickle is never read.")
-    with files.told(where), zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with files.located(where), zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.namelist()
         names = {name.removesuffix(".npy") for name in members}
         if len(names) != len(members):
             raise DataError(f"{where} holds a parameter twice.")
-        for name in sorted(wanted.keys() ^ names):
-            raise DataError(f"{where} {'lacks' if name in wanted else 'has an unexpected'} parameter {name!r}.")
+        check_names(where, wanted.keys(), names)
         arrays = [_array(archive, where, name, leaf) for name, leaf in wanted.items()]
     return jax.tree.unflatten(structure, arrays)
+
+
+def check_names(where: str, wanted: Set[str], found: Set[str]) -> None:
+    """Raise DataError naming the first parameter that is missing or not expected."""
+    for name in sorted(wanted ^ found):
+        raise DataError(f"{where} {'lacks' if name in wanted else 'has an unexpected'} parameter {name!r}.")
+
+
+def check_like(where: str, name: str, shape: tuple[int, ...], dtype: np.dtype, like: Any) -> None:
+    """Raise DataError where a parameter has another shape or type than the model's."""
+    if shape != like.shape:
+        raise DataError(f"{where}: parameter {name!r} has shape {shape}, expected {like.shape}.")
+    if dtype != like.dtype:
+        raise DataError(f"{where}: parameter {name!r} has the type {dtype}, expected {like.dtype}.")
 
 
 def _array(archive: zipfile.ZipFile, where: str, name: str, like: Any) -> jax.Array:
@@ -64,10 +78,7 @@ def _array(archive: zipfile.ZipFile, where: str, name: str, like: Any) -> jax.Ar
         shape, _, dtype = read_header[version](file)
     if dtype.hasobject:
         raise DataError(f"{where} cannot be read: parameter {name!r} is a pickle.")
-    if shape != like.shape:
-        raise DataError(f"{where}: parameter {name!r} has shape {shape}, expected {like.shape}.")
-    if dtype != like.dtype:
-        raise DataError(f"{where}: parameter {name!r} has the type {dtype}, expected {like.dtype}.")
+    check_like(where, name, shape, dtype, like)
     if archive.getinfo(f"{name}.npy").file_size > like.nbytes + HEADER:
         raise DataError(f"{where}: parameter {name!r} has more bytes than its shape {shape}.")
     with archive.open(f"{name}.npy") as file:

@@ -4,8 +4,10 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,7 +49,7 @@ def write_whole(path: Path, content: str) -> None:
 def locked(path: Path, *, wait: bool = False) -> IO[str]:
     """Return a lock file, open and locked; the system takes the lock back when the process ends, however it ends.
 
-    Where the file system knows no locks, as some of networks do, that is told and the file is returned all the same.
+    Where the file system has no locks, as on some networks, this is reported and the file is returned all the same.
 
     Raises:
         InUseError: another process has it, and `wait` is off.
@@ -69,6 +71,45 @@ def locked(path: Path, *, wait: bool = False) -> IO[str]:
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                     failed.pop_all()
                     return file
+
+
+@contextlib.contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """Give a folder to write into, which becomes `folder` when the block ends without an error, and else disappears.
+
+    Raises:
+        UsageError: there is something already that is no empty folder.
+    """
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"--out {folder} exists and is not an empty folder: choose another one.")
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        manifest.flush(partial)
+        os.replace(partial, folder)  # fails where something is there by now that is no empty folder
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_free(path: Path, option: str) -> None:
+    """Raise UsageError where a file that an option names exists, so that nothing is written over."""
+    if os.path.lexists(path):
+        raise UsageError(f"{option} {path} exists: choose another name.")
+
+
+@contextlib.contextmanager
+def appearing_file(path: Path) -> Iterator[IO[str]]:
+    """Give a text file to write into, which becomes `path` at the end of the block, or after an error disappears."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def as_json(value: Any) -> str:
@@ -98,7 +139,10 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = locked(self.path / LOCK)
         self._entered = os.stat(self.path)
-        self._check()  # Again: another process may have been faster.
+        with contextlib.ExitStack() as failed:
+            failed.callback(self._lock.close)
+            self._check()  # Again: another process may have been faster.
+            failed.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -31,7 +31,7 @@ from experiments.base.options import to_dict
 from experiments.run import build, loop, result
 from experiments.run.config import CONFIG, Config, command_line
 from experiments.run.result import in_words
-from experiments.storage.finished import Finished, finished, tell_unverified
+from experiments.storage.finished import Finished, finished, warn_unverified
 from experiments.storage.run_folder import FAILURE, LOCK, as_json, locked, write_whole
 from experiments.sweeping import grid
 
@@ -64,7 +64,7 @@ class Cell:
                 run.verify()
                 found = result.read(run)
                 self._compare(found.config)
-                tell_unverified([run])
+                warn_unverified([run])
                 return Look("finished", seconds=float(found.facts["seconds"]["total"]))
             if not failed and os.path.lexists(self.folder / CONFIG):
                 self._compare(result.configuration(Finished(self.folder, None, {})))
@@ -84,11 +84,11 @@ class Cell:
 
 
 class Looks:
-    """What the folders of cells say; a finished cell is not read again, and a damaged one is told once."""
+    """What the folders of cells say; a finished cell is not read again, and a damaged one is reported once."""
 
     def __init__(self) -> None:
         self.seconds: dict[Path, float] = {}
-        self._told: set[Path] = set()
+        self._warned: set[Path] = set()
 
     def __call__(self, cell: Cell) -> str:
         """Return the state of a cell."""
@@ -97,8 +97,8 @@ class Looks:
         found = cell.look()
         if found.state == "finished":
             self.seconds[cell.folder] = found.seconds
-        if found.state == "damaged" and cell.folder not in self._told:
-            self._told.add(cell.folder)
+        if found.state == "damaged" and cell.folder not in self._warned:
+            self._warned.add(cell.folder)
             advice = "the cell is not done; --retry-failed moves its folder aside and does it again"
             print(in_short(f"{found.reason.rstrip('.')}: {advice}."), file=sys.stderr, flush=True)
         return found.state
@@ -258,8 +258,8 @@ def sweep(cells: list[Cell], *, retry_failed: bool) -> None:
                     continue
                 tried.add(cell.folder)
                 began = time.perf_counter()
-                told = run_cell(cell, task_of)
-                print(f"{cell.folder.name}: {told}\n  {cell.command}", flush=True)
+                outcome = run_cell(cell, task_of)
+                print(f"{cell.folder.name}: {outcome}\n  {cell.command}", flush=True)
                 print(f"{time.perf_counter() - began:.0f} s; {forecast}", file=sys.stderr, flush=True)
     states = {cell.folder: look(cell) for cell in cells}
     undone = [folder for folder, state in states.items() if state != "finished"]

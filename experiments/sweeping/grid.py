@@ -1,7 +1,7 @@
 """From a grid file to its cells: every combination of the listed values, each a complete configuration.
 
 A grid is TOML with the names of `config.json`. A list is an axis; everything else holds for all cells. The tables
-`[tasks.NAME]`, `[encoders.NAME]`, `[poolers.NAME]` and `[objectives.NAME]` change what is said at the top where that
+`[tasks.NAME]`, `[encoders.NAME]`, `[poolers.NAME]` and `[objectives.NAME]` change the values at the top where that
 part is used, and each `[[cells]]` is a product of its own. `about` says in words what the grid is for.
 
     task = ["trec", "subj"]
@@ -75,22 +75,22 @@ def cells(grid: dict[str, Any], overrides: dict[str, Any] | None = None) -> list
 
     Args:
         grid: what `parse` returned.
-        overrides: a second grid, without `cells`, that wins over everything the first one says.
+        overrides: a second grid, without `cells`, that takes precedence over the first one.
     """
     layers = grid, overrides or {}
-    common, said_last = ({key: layer[key] for key in layer if key not in _SPECIAL} for layer in layers)
+    common, override = ({key: layer[key] for key in layer if key not in _SPECIAL} for layer in layers)
     defaults = {"task": Config.task, "encoder": Config.encoder, "pooler": None, "objective": None}
     found = {}
     for part in grid.get("cells", [{}]):
-        said = merge(defaults, common, part, said_last)
-        for names in product({kind: said[kind] for kind in defaults}):
+        base = merge(defaults, common, part, override)
+        for names in product({kind: base[kind] for kind in defaults}):
             of_task = (layer.get("tasks", {}).get(names["task"], {}) for layer in layers)
-            default = default_config(**names, said_of_data=merge(said, *of_task).get("data"))
+            default = default_config(**names, data_options=merge(base, *of_task).get("data"))
             names = {kind: getattr(default, kind) for kind in names}
             first, last = (
                 [layer.get(table, {}).get(names[kind], {}) for table, (kind, _) in _PARTS.items()] for layer in layers
             )
-            for values in product(merge(common, part, *first, said_last, *last, names)):
+            for values in product(merge(common, part, *first, override, *last, names)):
                 config = completed(from_dict(default, values))
                 found[name(config)] = config
     order = {key: index for index, key in enumerate(dict.fromkeys(_data(config) for config in found.values()))}

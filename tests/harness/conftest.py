@@ -2,8 +2,11 @@
 
 from typing import ClassVar
 
+import jax
+import jaxtyping
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import install_import_hook
 
 # Before these modules are loaded: every shape they promise is checked at every call of a test.
@@ -13,6 +16,8 @@ install_import_hook([f"experiments.{name}" for name in SHAPED], "beartype.bearty
 from experiments.base import devices  # noqa: E402
 from experiments.data.text import Example  # noqa: E402
 from experiments.data.text_task import TextOptions, TextTask  # noqa: E402
+from experiments.run import program  # noqa: E402
+from experiments.sweeping.cells import share_programs  # noqa: E402
 from experiments.tasks import TASKS  # noqa: E402
 
 CLUES = {"animal": ["cat", "dog", "crow"], "plant": ["oak", "fern", "moss"], "tool": ["saw", "file", "vice"]}
@@ -57,6 +62,43 @@ def one_device():
         yield
 
 
+@pytest.fixture(scope="session")
+def programs_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs(programs_folder):
+    """Tests and the processes that they start share compiled programs, as the cells of a sweep do."""
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    compilation_cache.reset_cache()
+    share_programs(programs_folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(programs_folder))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
+    jax.config.update("jax_compilation_cache_dir", before[0])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+    compilation_cache.reset_cache()
+
+
 @pytest.fixture(autouse=True)
 def toy_task(monkeypatch):
     monkeypatch.setitem(TASKS, "toy", Toy)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def rows_without_a_number():
+    """jaxtyping cannot compare an axis `*#B` of symbolic size: programs of any number of rows are made unchecked."""
+    made = program.exported
+
+    def unchecked(form):
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            return made(form)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "exported", unchecked)
+        yield

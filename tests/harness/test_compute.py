@@ -77,6 +77,7 @@ def losses_in(dtype: str, folder: Path) -> float:
     return json.loads((folder / "summary.json").read_text())["test"]["loss"]
 
 
+@pytest.mark.slow
 def test_training_is_as_good(tmp_path):
     wanted, found = (losses_in(dtype, tmp_path / dtype) for dtype in ("float32", "bfloat16"))
     assert found == pytest.approx(wanted, rel=0.05)

@@ -68,6 +68,7 @@ def assert_close(one: Path, other: Path):
     chex.assert_trees_all_close(records(other), records(one), **CLOSE)
 
 
+@pytest.mark.slow
 def test_a_run_on_eight_devices_goes_on_with_two(alone, tmp_path, monkeypatch, capsys, small_shares):
     folder = tmp_path / "run"
     interrupt(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -143,6 +144,7 @@ def step_on(count: int, layout: str, compute: str):
     return result, {tuple(map(int, size.split(","))) for size in sizes}, shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("compute", "near"),
     [("float32", CLOSE), pytest.param("bfloat16", {"rtol": 2e-2, "atol": 2e-3}, marks=pytest.mark.slow)],
@@ -238,6 +240,7 @@ def together(*line: str, devices_each: int = 1) -> list[subprocess.CompletedProc
             process.kill()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(alone, tmp_path):
     """Both have two devices, and the state is cut over all four."""
     line = ["-c", PROCESS, str(tmp_path / "run"), "on", *LINE, "--devices.parameters", "sharded"]

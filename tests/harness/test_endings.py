@@ -46,6 +46,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", STREAMS)
 def test_a_stream_that_cannot_be_written_costs_no_result(case, tmp_path, monkeypatch, capsys):
     name, make, code = STREAMS[case]
@@ -74,6 +75,7 @@ def test_the_reader_of_a_pipe_may_leave_and_closed_streams_lend_no_file_their_nu
         assert result_of(tmp_path / name)["task"] == "needles"
 
 
+@pytest.mark.slow
 def test_a_character_that_cannot_be_shown_is_shown_as_its_number(tmp_path, monkeypatch, capsys):
     for seed in ("0", "1"):
         assert train.main([*CHEAP, "--seed", seed, "--out", str(tmp_path / seed)]) == 0
@@ -93,6 +95,7 @@ def turned_into_a_link(folder: Path) -> None:
     folder.symlink_to(folder.with_name("photos"))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("change", [moved, turned_into_a_link, shutil.rmtree])
 def test_a_folder_that_is_no_longer_there_is_one_line(change, tmp_path, monkeypatch, capsys):
     folder, note, seen = tmp_path / "run", Journal.step, []

@@ -284,6 +284,7 @@ def cell_of(folder: Path) -> running.Cell:
     return running.Cell(config, folder / grid.name(config))
 
 
+@pytest.mark.slow
 def test_a_damaged_cell_is_told_and_done_again_only_when_asked(runs, tmp_path, capsys, monkeypatch):
     cell = cell_of(tmp_path)
     shutil.copytree(runs / "one", cell.folder)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.harness import fuzz
 
-KINDS = {"folders": 12, "lines": 20}
+KINDS = {"folders": 6, "lines": 20}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -15,9 +15,8 @@ def test_what_is_read_ends_in_a_result_or_in_one_line(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kind", KINDS)
 def test_much_of_it(kind):
-    figures, failures = fuzz.run(kind, seed=0, count=1000)
+    figures, failures = fuzz.run(kind, seed=0, count=200)
     print(figures)
     assert not failures, figures

@@ -97,6 +97,7 @@ def test_a_hierarchy_of_bags_is_a_loop_over_sentences(pooler, by_hand):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", sorted(ENCODERS.keys() - {"han"}))
 def test_every_encoder_serves_at_both_levels(name):
     han = han_of(word_encoder=name, sentence_encoder=name)
@@ -146,6 +147,7 @@ def test_sentences_are_a_shape_of_batches():
     assert shapes[1].tokens[0].tolist() == [[2, 3], [2, 0], *[[0, 0]] * 4]
 
 
+@pytest.mark.slow
 def test_a_run_that_reads_sentences(tmp_path):
     line = [part for part in TINY if part != "bag"]
     line[line.index("--encoder")] = "--encoder=han"

@@ -170,6 +170,7 @@ def test_it_learns_and_validation_chooses(name, whole):
 RESUMED = [pytest.param(n, marks=[pytest.mark.slow] * (n not in ("classify", "language_model"))) for n in FITTING]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_signal_saves_and_resume_is_bit_identical(name, whole, tmp_path, monkeypatch):
     folder = tmp_path / "run"
@@ -228,6 +229,7 @@ def test_runs_of_several_objectives_share_a_report(whole, baselines, tmp_path, c
     assert "Against the linear baseline;" in text
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_through_objectives(tmp_path, capsys):
     (tmp_path / "grid.toml").write_text(
         "encoder = 'bag'\nepochs = 1\nevaluations = 1\nencode.features = 16\n"

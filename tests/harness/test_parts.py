@@ -32,6 +32,7 @@ def with_padding(x: np.ndarray, padding: np.ndarray) -> np.ndarray:
     return result
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("encoder", "pooler"), PAIRS)
 def test_every_pair(encoder, pooler):
     """Finite gradients with an empty text; neither padding nor the neighbours in the batch change a result."""
@@ -58,6 +59,7 @@ def test_every_pair(encoder, pooler):
     assert pooler == "first" or all(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradients) if leaf.ndim > 1)
 
 
+@pytest.mark.sampled(3)
 @EACH_ENCODER
 def test_states_do_not_see_appended_padding_or_neighbours(name):
     encoder = encoder_of(name)
@@ -75,6 +77,7 @@ def test_states_do_not_see_appended_padding_or_neighbours(name):
     np.testing.assert_allclose(alone[alone_mask], together[2][mask[2]], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sampled(3)
 @EACH_ENCODER
 def test_only_the_bag_is_blind_to_order(name):
     encoder, tokens = encoder_of(name), np.array([[3, 4, 5, 6, 7, 8]])
@@ -86,6 +89,7 @@ def test_only_the_bag_is_blind_to_order(name):
     assert (np.abs(moved).max() < 1e-6) == (name == "bag")
 
 
+@pytest.mark.sampled(3)
 @EACH_POOLER
 def test_pooling_ignores_appended_padding_and_neighbours(name):
     pooler = pooler_of(name)
@@ -105,6 +109,7 @@ def test_the_order_of_tokens_matters_to_first_and_last_only(name):
     assert (np.abs(np.asarray(difference)).max() < 1e-5) == (name not in ORDERED)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 @EACH_POOLER
 def test_padded_states_may_hold_anything(name, poison):
@@ -126,6 +131,7 @@ def test_padded_states_may_hold_anything(name, poison):
     assert np.asarray(gradient)[MASK].any()
 
 
+@pytest.mark.sampled(3)
 @EACH_POOLER
 def test_a_text_without_words_pools_to_zero(name):
     pooled, shown = pooler_of(name)(jnp.ones((2, 3, 8)), jnp.zeros((2, 3), bool))
@@ -133,6 +139,7 @@ def test_a_text_without_words_pools_to_zero(name):
     assert not np.asarray(shown.get("attention", 0)).any()
 
 
+@pytest.mark.sampled(3)
 @EACH_ENCODER
 def test_noise_comes_only_from_the_key(name):
     encoder = encoder_of(name)
@@ -171,6 +178,7 @@ def first_update(options: OptimOptions) -> tuple[dict, dict]:
     )
 
 
+@pytest.mark.slow
 def test_the_exponent_has_its_own_rate_and_no_decay():
     options = OptimOptions(learning_rate=0.01, p_multiplier=7.0, weight_decay=0.5, warmup=0.0)
     parameters, updates = first_update(options)

@@ -58,6 +58,7 @@ def test_one_text_must_be_in_a_list(run):
     with pytest.raises(TypeError, match=r"give a list, as predict\(\[text\]\)"):
         run[0].predict("a text")
     assert len(list(run[0].predict(["a text"]))) == 1
+    assert list(run[0].predict([])) == []
 
 
 ROWS = 'id,Review\n1,the small oak\n2,\n3,"cat, or\ndog"\n'
@@ -110,8 +111,11 @@ def test_vectors(run, tmp_path, capsys):
     ((_, outputs),) = trained.outputs(["cat"])
     np.testing.assert_allclose(vectors[1], outputs["pooled"][0], rtol=1e-5)
     (tmp_path / "a.txt").write_text("")
-    assert predict.main(line) == 0
-    assert np.load(tmp_path / "a.npy").shape == (0, 16)
+    assert predict.main(line) == 2
+    assert f"--vectors {tmp_path / 'a.npy'} exists: choose another name." in capsys.readouterr().err
+    assert len(np.load(tmp_path / "a.npy")) == 46, "nothing is written over"
+    assert predict.main([*line[:-1], str(tmp_path / "b.npy")]) == 0
+    assert np.load(tmp_path / "b.npy").shape == (0, 16)
 
 
 def test_a_file_of_vectors_appears_whole_or_not_at_all(tmp_path):
@@ -149,6 +153,35 @@ def test_a_reader_that_has_enough(run, monkeypatch):
     assert predict.main([str(run[1])]) == 0
 
 
+def test_a_pipe_without_an_end_and_a_reader_that_has_enough(run, monkeypatch):
+    class Endless(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            buffer[:4] = b"cat\n"
+            return 4
+
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert predict.main([str(run[1])]) == 74
+
+
+def test_a_terminal_is_not_moved_by_a_label(monkeypatch, capsys):
+    record = {"label": "a\x1b[2J\x9b2Jb"}
+    for write in (predict.write_jsonl, predict.write_csv):
+        write([record])
+        assert "\x9b" in capsys.readouterr().out, "a file gets the label as it is"
+        monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
+        write([record])
+        assert capsys.readouterr().out.replace("\n", "").isprintable()
+        monkeypatch.undo()
+
+
 HOSTILE = {
     "no run": (
         "nowhere FILE",
@@ -181,6 +214,7 @@ HOSTILE = {
     "JSON cut short": ("RUN FILE", b'{"text": "a"}\n{"text', "a.jsonl", 65, "row 2: expected one JSON object a line"),
     "a row without text": ("RUN FILE", b'{"text": "a"}\n{"b": 1}', "a.jsonl", 65, "row 2: the text is missing"),
     "vectors as text": ("RUN FILE --vectors a.txt", b"cat\n", "a.txt", 2, "give a name that ends in .npy"),
+    "vectors as parquet": ("RUN FILE --vectors a.parquet", b"cat\n", "a.txt", 2, "give a name that ends in .npy"),
     "vectors nowhere": ("RUN FILE --vectors nowhere/a.npy", b"cat\n", "a.txt", 74, "nowhere"),
     "a format": ("RUN FILE --format xml", b"cat\n", "a.txt", 2, "invalid choice"),
 }

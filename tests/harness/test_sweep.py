@@ -100,6 +100,7 @@ def test_the_name_of_a_cell_is_what_decides_its_result():
 GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.toml"))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_the_command_of_every_cell_of_every_committed_grid_makes_its_configuration(path):
     plan = grid.read(path)
@@ -116,16 +117,18 @@ def test_a_flag_that_is_off_has_a_command_too():
 
 @pytest.fixture
 def no_programs():
-    """A function that takes JAX's compilation cache away; called at the start and at the end of the test."""
+    """A function that takes JAX's compilation cache away; called at the start of the test, undone at its end."""
+    none = {"jax_compilation_cache_dir": None, "jax_persistent_cache_min_compile_time_secs": 1}
+    before = {name: getattr(jax.config, name) for name in none}
 
-    def reset() -> None:
-        jax.config.update("jax_compilation_cache_dir", None)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1)
+    def reset(values=none) -> None:
+        for name, value in values.items():
+            jax.config.update(name, value)
         compilation_cache.reset_cache()
 
     reset()
     yield reset
-    reset()
+    reset(before)
 
 
 LINES = 'task="toy" encoder="bag" encode.features=16 data.batch_size=32 data.max_len=12 data.buckets=1 evaluations=1'

@@ -355,6 +355,7 @@ def test_a_text_of_a_million_words_is_cut_and_counted(tmp_path):
     assert max(batch.tokens.shape[1] for batch in task.batches("train")) == 9
 
 
+@pytest.mark.slow
 def test_memory_of_words_does_not_grow_with_how_often_they_are_said():
     def examples():
         for number in range(2000):

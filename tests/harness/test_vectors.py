@@ -224,6 +224,7 @@ def codec_of(*words):
     return TextCodec(TextOptions(), Vocabulary(words), Classes(["x", "y"]))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_the_size_comes_from_the_file(encoder, tmp_path):
     source = packed(tmp_path, "v.txt", "oak 1 2 3 4\n")
@@ -247,6 +248,7 @@ def test_another_size_than_the_model_has_is_refused(tmp_path):
         build.read_vectors(build.objective(config, {"words": 3, "classes": 2})[1], config, codec_of("oak"))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_run_with_vectors(frozen, tmp_path, capsys):
     random = np.random.default_rng(0)

@@ -56,6 +56,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("implementation", "case"), RUNS, ids=lambda x: x.name if isinstance(x, Case) else x)
 def test_against_reference(case, implementation):
     with precision(case):
@@ -82,6 +83,7 @@ def assert_right(case: Case, a: Arrays, alone, results):
             assert_agrees(got, expect, narrow, name)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("implementation", REVERSE)
 @shapes_only
 def test_vmap_of_a_row_is_the_batch(case, implementation):
@@ -101,6 +103,7 @@ def test_vmap_of_a_row_is_the_batch(case, implementation):
     assert_agrees(nested, whole, SAME_FORMULA)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("implementation", REVERSE)
 @pytest.mark.parametrize("convert", [float, np.float32, jnp.asarray], ids=["float", "numpy", "array"])
 def test_n11_one_trace_for_all_exponents(convert, implementation):
@@ -145,6 +148,7 @@ class count_compilations(list):  # noqa: N801
             self.append(duration)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("implementation", ALL)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
 def test_strict_dtype_promotion(dtype, implementation):

@@ -66,6 +66,7 @@ def test_n4_one_token(p, implementation):
     np.testing.assert_array_equal(dp, 0)
 
 
+@pytest.mark.sampled(4)
 @implementations
 @exponents
 @pytest.mark.parametrize("kind", ["all_zero", "all_masked"])
@@ -90,6 +91,7 @@ def test_n4_zeros_at_p_one_have_the_softmax_weight_as_derivative(implementation)
     np.testing.assert_allclose(r, (v * states).sum(-1), rtol=2 * CLOSED_FORM)
 
 
+@pytest.mark.sampled(2)
 @implementations
 @pytest.mark.parametrize("group", ["linear", "fixed"])
 def test_n4_conventions_of_the_table(group, implementation):
@@ -185,6 +187,7 @@ def test_n5_continuity_at_zero(p, implementation):
     np.testing.assert_array_less(np.abs(moved), CONTINUITY * np.exp(mean) * (np.abs(slope) + size))
 
 
+@pytest.mark.sampled(2)
 @implementations
 @pytest.mark.parametrize("sign", [1, -1])
 def test_n5_no_jump_at_the_branch(sign, implementation):

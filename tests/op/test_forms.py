@@ -40,6 +40,7 @@ def single(states, scores, p, **options):
     return np.asarray(rule.forward(canonical.call, canonical.inputs)[1][1].single).reshape(states.shape[0], -1)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_exponent_chooses_the_form(form):
     states, scores = rows(form)
@@ -70,6 +71,7 @@ def test_both_forms_agree_on_both_sides_of_a_seam():
     assert both[0][1][1, 2] == both[1][1][1, 2] == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("excess", [-0.5, 0.5])
 def test_an_underflowing_sum_takes_the_exact_form_and_no_other_number_does(excess):
     """The largest state of one feature has an attention of about the smallest sum."""
@@ -87,6 +89,7 @@ def test_an_underflowing_sum_takes_the_exact_form_and_no_other_number_does(exces
     np.testing.assert_array_equal(both[0][1:], alone[0])
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("p", [0.01, 0.5, 1.0, 3.0, 200.0])
 @pytest.mark.parametrize("form", ["linear", "exp", "tanh"])
 def test_log_output_is_the_logarithm(form, p):
@@ -144,6 +147,7 @@ def test_log_output_beside_a_zero(form, implementation):
     assert np.isposinf(dp[~held]).all()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("with_scores", [True, False])
 @pytest.mark.parametrize("tokens", [16, pytest.param(256, marks=pytest.mark.slow)])  # without and with a loop
 @pytest.mark.parametrize("axis_type", ["Auto", "Explicit"])

@@ -33,6 +33,7 @@ def finite(tree):
 NEGATIVE = {"all": [[1.0, 2], [3, 1], [2, 0.5]], "zero and negative": [[0.0, 0], [1, 1], [0, 0]]}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("implementation", ALL)
 @pytest.mark.parametrize("states", NEGATIVE)
 @sizes
@@ -43,6 +44,7 @@ def test_negative_states_give_nan(features, states, implementation):
         assert np.isnan(lnpool.pool(x, None, p, implementation=implementation)).all(), p
 
 
+@pytest.mark.sampled(4)
 @implementations
 @sizes
 def test_negative_states_give_nan_when_packed_and_in_the_module(features, implementation):
@@ -66,6 +68,7 @@ SMALL_STATES = {
 }
 
 
+@pytest.mark.sampled(7)
 @implementations
 @pytest.mark.parametrize("name", SMALL_STATES)
 @sizes
@@ -81,6 +84,7 @@ def test_nothing_passes_from_padding(features, name, implementation):
         assert gradients[1][2] == 0
 
 
+@pytest.mark.sampled(5)
 @implementations
 @pytest.mark.parametrize("limit", lnpool.SCALE_LIMITS)
 def test_an_empty_text_has_no_gradient(limit, implementation):
@@ -100,6 +104,7 @@ def _second_by_p(options, x, scores, implementation):
     return jax.jit(jax.grad(jax.grad(f)))
 
 
+@pytest.mark.sampled(4)
 @implementations
 @pytest.mark.parametrize(
     ("options", "u"),
@@ -114,6 +119,7 @@ def test_second_derivative_by_p_where_all_states_are_small(options, u, implement
         assert abs(second(p)) <= 1e-4 * np.exp(u), p
 
 
+@pytest.mark.sampled(4)
 @implementations
 @sizes
 def test_slope_of_a_zero_state_at_tiny_exponents(features, implementation):
@@ -126,6 +132,7 @@ def test_slope_of_a_zero_state_at_tiny_exponents(features, implementation):
         assert features > 2 or np.isfinite(second(p)), p
 
 
+@pytest.mark.sampled(2)
 @implementations
 def test_second_derivative_by_p_at_tiny_exponents(implementation):
     x = np.array([[0.5], [2.0], [1.0], [1.7]], np.float32)
@@ -138,6 +145,7 @@ def test_second_derivative_by_p_at_tiny_exponents(implementation):
         np.testing.assert_allclose(second(p), float(want), rtol=1e-4, err_msg=str(p))
 
 
+@pytest.mark.sampled(2)
 @implementations
 def test_second_derivative_by_p_beside_a_zero_of_large_log_states(implementation):
     """r is e^57: what is multiplied by it must not be a float that stands for infinity."""
@@ -177,6 +185,7 @@ BELOW = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", [*OUTSIDE, *BELOW])
 @pytest.mark.parametrize("jitted", [False, True])
 def test_wide_ids_belong_to_no_text(jitted, name):
@@ -201,6 +210,7 @@ def test_wide_ids_belong_to_no_text(jitted, name):
 # --- infinite numbers ---
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("implementation", ALL)
 @pytest.mark.parametrize(
     "form", [{}, {"log_states": True}, {"scale_limit": "abs"}, {"scale_limit": "softplus"}], ids=str
@@ -237,6 +247,7 @@ def test_gradients_at_infinite_scores_are_finite(implementation):
 # --- transforms ---
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("transform", [jax.jacfwd, jax.hessian])
 @pytest.mark.parametrize("size", SIZES)
 def test_forward_derivatives_by_p(size, transform):
@@ -247,6 +258,7 @@ def test_forward_derivatives_by_p(size, transform):
     np.testing.assert_allclose(got, want, rtol=1e-3)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", [{"log_bound": 1.0, "log_states": True}, {"scale_limit": "relu_clip"}, {}], ids=str)
 def test_vjp_of_xla_jvp_under_vmap_over_p(form):
     """A conditional under vmap is a select, and what JAX cannot transpose must not stand in it."""

@@ -37,6 +37,7 @@ def inputs(seed=0):
     return states, scores, mask
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize(("form", "implementation", "p"), CHECKS)
 def test_n8(form, implementation, p):
     options = FORMS[form]

@@ -46,6 +46,7 @@ ON_GPU = ("one_token", "log_p_feature", "bfloat16_tanh", "blocks", "blocks_row",
 RUNS = [*(("tpu", case) for case in CHOSEN), *(("gpu", case) for case in CHOSEN if case.name in ON_GPU)]
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("platform", "case"), RUNS, ids=lambda x: getattr(x, "name", x))
 def test_against_reference(platform, case):
     a = arrays(case)
@@ -63,6 +64,7 @@ def test_against_reference(platform, case):
             assert_agrees(got, expect, CONFORMANCE[jnp.dtype("float32")] if name == "dp" else agreement, name)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("group", "log_bound"), [("linear", None), ("fixed", None), ("free_log", None), ("log", 1.0)])
 def test_n10_table(group, log_bound):
     """The marks of N1 for every exponent, on either side of where the kernels hand over to the exact form."""
@@ -87,6 +89,7 @@ def problem(batch, tokens, features, heads=0, fill=None, seed=0):
     return states, scores, np.float32(2.5), mask, g
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.__version_info__ < (0, 8), reason="jax 0.7 cannot trace its TPU interpreter under lax.cond")
 def test_no_race_and_no_uninitialised_memory():
     """The TPU interpreter of JAX tracks every access, and fills memory with NaN before use."""
@@ -238,6 +241,7 @@ def equations(jaxpr):
                     yield from equations(inner)
 
 
+@pytest.mark.slow
 def test_remat_and_scan():
     states, scores, p, mask, g = problem(2, 40, 6, fill=0.4)
 
@@ -256,6 +260,7 @@ def test_remat_and_scan():
         assert_agrees(x, y, CONFORMANCE[jnp.dtype("float32")])
 
 
+@pytest.mark.slow
 def test_rows_over_devices():
     """Rows split by shard_map, the exponent replicated. The interpreter of Pallas cannot check varying axes."""
     states, scores, p, mask, g = problem(4, 40, 6, fill=0.4)

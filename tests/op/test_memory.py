@@ -41,6 +41,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("masked", "shape", "kind", "form"), RUNS)
 def test_no_temporary_of_the_size_of_the_states(masked, shape, kind, form):
     options = FORMS[form]

@@ -89,11 +89,13 @@ RUNS = [  # the forms differ in what they sum, not in how texts are cut
 ]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("name", "form"), RUNS)
 def test_every_text_is_pooled_as_if_alone(name, form):
     check(LENGTHS[name], form, 2.5)
 
 
+@pytest.mark.sampled(5)
 @forms
 @pytest.mark.parametrize("name", EXPONENTS)
 def test_every_exponent(name, form):
@@ -101,6 +103,7 @@ def test_every_exponent(name, form):
     check(LENGTHS["mixed"], form, EXPONENTS[name], heads=heads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [2.5, 0.0])
 def test_forward_mode(p):
     check(LENGTHS["mixed"], "tanh", p, implementation="xla_jvp")
@@ -159,6 +162,7 @@ def test_nothing_is_scattered(form):
     assert "scatter" not in program
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("implementation", REVERSE)
 def test_vmap_and_one_trace(implementation):
     (states, scores), ids = inputs(LENGTHS["sentences"])

@@ -39,6 +39,7 @@ def small_blocks(monkeypatch):
     jax.clear_caches()
 
 
+@pytest.mark.sampled(4)
 @BOTH
 @pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x not in QUICK)) for x in CASES])
 def test_every_text_is_pooled_as_if_alone(name, platform):
@@ -60,6 +61,7 @@ def run_on(ids, count, mask, cotangent):
     return run, traces
 
 
+@pytest.mark.sampled(2)
 @BOTH
 def test_repeats_bit_for_bit_and_ignores_padding_and_tokens_of_no_text(platform):
     (states, scores), ids = inputs([4, 60, 30, 6])
@@ -90,6 +92,7 @@ def test_repeats_bit_for_bit_and_ignores_padding_and_tokens_of_no_text(platform)
                 assert_agrees(x, y, F32)
 
 
+@pytest.mark.slow
 def test_vmap_makes_longer_rows_of_texts():
     """Not one kernel launch more."""
     lengths = ([20, 0, 33], [1, 50, 2])

@@ -65,6 +65,7 @@ def value_relative(e):
     return value_units(e) * e.unit
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("implementation", REVERSE)
 @pytest.mark.parametrize("layout", table.LAYOUTS)
 @pytest.mark.parametrize(("group", "log_bound"), RUNS)
@@ -73,6 +74,7 @@ def test_n1_float32(group, log_bound, layout, implementation):
     check(errors, value_units, lambda e: value_bound(e.log_ratio), SCALED_ERROR)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("implementation", REVERSE)
 @pytest.mark.parametrize(("group", "log_bound"), RUNS)
 def test_n2_float64(group, log_bound, implementation):
@@ -98,6 +100,7 @@ def smallest(dtype):
     return float(jnp.finfo(dtype).smallest_subnormal if dtype == jnp.float16 else jnp.finfo(dtype).tiny)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("implementation", REVERSE)
 @pytest.mark.parametrize("layout", table.LAYOUTS)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])

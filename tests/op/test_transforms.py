@@ -32,6 +32,7 @@ def chosen() -> list:
     return cells
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("cell", chosen(), ids=str)
 def test_cell(cell):
     assert transforms.run(cell) in ("runs", "refuses", "does not exist")
@@ -57,6 +58,7 @@ def test_reference(name):
     transforms.run(Cell(name, "reference", "small", "masked"))
 
 
+@pytest.mark.sampled(2)
 @implementations
 @pytest.mark.parametrize("check", [True, False])
 def test_gradients_inside_shard_map_with_replicated_p(check, implementation):

@@ -8,6 +8,7 @@
     record.py    reading and writing the JSON file of a run, and what ran it
     table.py plot.py    a record -> Markdown and a figure; no number is typed by hand
     pool.py      `python -m benchmarks.pool`: measure and print
+    device.py    `python -m benchmarks.device`: the tests and times of an accelerator on one page
     million.py   `python -m benchmarks.million`: one document of a million tokens over eight devices
     page.py      `python -m benchmarks.page FILE.json`: write docs/performance.md
     targets.py   `python -m benchmarks.targets FILE.json`: what the project promises against what was measured

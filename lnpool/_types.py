@@ -47,7 +47,6 @@ class Packing(NamedTuple):
 
     source: Array  # [B T] the token at each place of a row
     mask: Array  # [B T] whether it belongs to the row
-    home: Array  # [N] the place of each token among all B*T
     owned: Array  # [N] whether the token belongs to a text
     owner: Array  # [N] that text, or any other
     text: Array  # [B] the text of each row
@@ -72,12 +71,11 @@ class Inputs(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """The attention of every text, small enough to keep: everything per token without a reduction."""
+    """The attention of every text: with it, that of a token needs its score alone."""
 
-    scores: Array  # less the largest of the text [B T *H 1]
-    offset: Array  # 0 for p >= 0, the smallest of ``scores`` for p < 0 [B 1 *H 1|K], as wide as p
+    offset: Array  # the largest score for p >= 0, the smallest for p < 0 [B 1 *H 1|K], as wide as p
     log_z: Array  # log of the softmax denominator, relative to the offset
-    mean_z: Array  # mean of the centred scores z = scores - offset, with p z <= 0, under the weights
+    mean_z: Array  # mean of z = scores - offset, with p z <= 0, under the weights
 
 
 class Residuals(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import million, page, pool, rows, shapes, steps, table, targets, timing, torch_rows
+from benchmarks import device, million, page, pool, rows, shapes, steps, table, targets, timing, torch_rows
 from benchmarks.cli import UsageError
 from benchmarks.programs import BOTH, DONATED, FORWARD, build
 from experiments.run.build import task as build_task
@@ -116,6 +116,8 @@ def test_targets_compare_with_the_promises(tmp_path, capsys):
         (pool.main, ["--out", "nowhere/result.json"], "the folder of nowhere/result.json does not exist"),
         (pool.main, ["--what"], "unrecognized arguments: --what"),
         (page.main, ["nowhere.json"], "cannot read nowhere.json: No such file or directory"),
+        (device.main, ["--shapes", "huge"], "unknown shape 'huge'"),
+        (device.main, ["--out", "nowhere/page.md"], "the folder of nowhere/page.md does not exist"),
         (targets.main, [], "the following arguments are required: FILE.json"),
         (targets.main, [__file__], "test_benchmarks.py holds no measurement"),
     ],

@@ -36,6 +36,8 @@ ALLOWED = {
         "lnpool._types",
     },
     "lnpool._pallas.rule": {
+        "lnpool._formulas.attention",
+        "lnpool._formulas.safe",
         "lnpool._pallas.compat",
         "lnpool._pallas.gpu",
         "lnpool._pallas.online",

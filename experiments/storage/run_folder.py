@@ -139,7 +139,10 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = locked(self.path / LOCK)
         self._entered = os.stat(self.path)
-        self._check()  # Again: another process may have been faster.
+        with contextlib.ExitStack() as failed:
+            failed.callback(self._lock.close)
+            self._check()  # Again: another process may have been faster.
+            failed.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -1,6 +1,7 @@
 """The attention weights: v = softmax(p z) over tokens, or softmax(z) when attention stays out of the power.
 
-With z centred so that p z <= 0, q_i = p z_i, Z = sum_i e^q_i and log v_i = q_i - log Z.
+With z relative to the largest score for p >= 0 and to the smallest for p < 0, q_i = p z_i <= 0, Z = sum_i e^q_i and
+log v_i = q_i - log Z.
 """
 
 import jax.numpy as jnp
@@ -14,9 +15,9 @@ def power(p: Array, sharpen: bool) -> Array:
     return finite(p) if sharpen else jnp.ones((1,) * p.ndim, p.dtype)
 
 
-def centred(scores: Array, largest: Array) -> Array:
-    """Scores less the largest of their text, in the range where they can be multiplied."""
-    return jnp.clip(scores - largest, -INFINITE, INFINITE)
+def centred(scores: Array, offset: Array) -> Array:
+    """z: scores relative to the offset of their text, in the range where they can be multiplied."""
+    return jnp.clip(finite(scores) - offset, -INFINITE, INFINITE)
 
 
 def exponents(p: Array, z: Array) -> Array:

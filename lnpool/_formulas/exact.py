@@ -108,27 +108,28 @@ def shares(p: Array, d: Array, zero: Array, log_v: Array, log_w: Array, rho: Arr
 
 def slope_terms(p: Array, of: Shares, log_v: Array, z: Array, mean_z: Array, sharpen: bool) -> Array:
     """The summands of dlog r/dp: KL(w || v)/p^2, and with sharpened attention the covariance of (w - v)/p and z."""
-    l_near, nonzero_p = jnp.where(of.near, of.log_ratio, 0), jnp.where(of.near | (p == 0), 1, p)
+    l_near, inverse = jnp.where(of.near, of.log_ratio, 0), 1 / jnp.where(of.near | (p == 0), 1, p)
     divergence = of.w * (of.log_w - log_v - 1) + of.v
-    terms = jnp.where(of.near, of.v * l_near**2 * psi(p * l_near), divergence / nonzero_p / nonzero_p)
+    # Of two quotients XLA would make one by p^2, which may be too small for a float where neither quotient is.
+    terms = jnp.where(of.near, of.v * l_near**2 * psi(p * l_near), divergence * inverse * inverse)
     return terms + of.difference_over_p * (z - mean_z) if sharpen else terms
 
 
 def by_log_states(p: Array, of: Shares, zero: Array, log_v: Array) -> Array:
     """dlog r/dlog h."""
-    return jnp.where(zero, 0, jnp.exp(jnp.where(_far(p, of), of.log_w, log_v + p * of.log_ratio)))
+    return jnp.where(zero, 0, jnp.exp(jnp.where(_large(p), of.log_w, log_v + p * of.log_ratio)))
 
 
 def by_states(p: Array, of: Shares, zero: Array, log_v: Array) -> Array:
     """dr/dh, which is without bound at a zero for p < 1: there 0, and near there no more than a float holds."""
-    exponent = jnp.where(_far(p, of), of.log_w - of.log_ratio, log_v + (p - 1) * of.log_ratio)
+    exponent = jnp.where(_large(p), of.log_w - of.log_ratio, log_v + (p - 1) * of.log_ratio)
     largest = 709.0 if p.dtype == jnp.float64 else 88.0
     return jnp.where(zero, jnp.where(p == 1, of.v, 0), jnp.exp(jnp.minimum(exponent, largest)))
 
 
-def _far(p: Array, of: Shares) -> Array:
-    """Where p l has lost digits that log w has kept."""
-    return ~of.near & (jnp.abs(p) > 8)
+def _large(p: Array) -> Array:
+    """Where p l has lost digits that log w has kept: rho may be off by a rounding, of which p l has p times as much."""
+    return jnp.abs(p) > 8
 
 
 def shares_of_zeros(zero: Array, log_v: Array, mask: Array | None) -> Array:

@@ -1,4 +1,4 @@
-"""The pooling in a single pass over memory, for p of about 1 and more.
+"""The pooling in a single pass over memory, for p from 1/2 to 30.
 
 An upper bound of the states, known or measured, is the reference, and the weight goes inside the exponent:
 
@@ -17,11 +17,11 @@ from jax import Array
 
 from lnpool._formulas.safe import log_ratio
 
-EXPONENTS = (
-    1.0,
-    64.0,
-)  # below, log(W)/p would amplify rounding; above, p log(h/r) loses digits that the exact form keeps
-SILENT = -1e12  # log of a zero state: its exponential is 0, and the cube that second derivatives hold a float32
+# Measured (docs/math.md, section 5): below, quotients by p amplify rounding; above, p log(h/r) loses digits that the
+# exact form keeps.
+EXPONENTS = (0.5, 30.0)
+SILENT = -1e12  # log of a zero linear state: its exponential is 0, and the cube that second derivatives hold a float32
+FARTHEST = -1e4  # the least log(h/reference) of log states: no share, and second derivatives multiply its square by r
 SMALLEST_SUM = 4e-18  # of W: second derivatives hold 1/W^2, and that is still a float32
 
 
@@ -36,9 +36,9 @@ def usable(p: Array) -> Array:
 
 
 def silent_log_ratio(is_linear: bool, states: Array, reference: Array) -> Array:
-    """d = log(h/reference) from h, or from log h; SILENT at a zero."""
+    """d = log(h/reference) from h, or from log h; at a zero a number whose exponential is 0."""
     if not is_linear:
-        return jnp.maximum(states - reference, SILENT)
+        return jnp.maximum(states - reference, FARTHEST)
     zero = states == 0
     return jnp.where(zero, SILENT, log_ratio(is_linear, states, zero, reference))
 
@@ -73,5 +73,5 @@ def by_log_states(p: Array, d: Array, log_v: Array, rho: Array) -> Array:
 
 
 def by_states(p: Array, d: Array, log_v: Array, rho: Array) -> Array:
-    """dr/dh = v (h/r)^(p-1), for p >= 1."""
+    """dr/dh = v (h/r)^(p-1); without bound at a zero for p < 1."""
     return jnp.exp((p - 1) * (d - rho) + log_v)

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from lnpool._formulas.attention import centred
+from lnpool._formulas.safe import select
 from lnpool._pallas import compat, gpu, tpu
 from lnpool._pallas.online import Result, Row, fields, finish, is_bounded, stacked, unpacked
 from lnpool._types import Attention, Call, Inputs, Residuals, Tokens
@@ -88,14 +90,13 @@ def _per_text(inputs: Inputs, like: Array | jax.ShapeDtypeStruct, x: Array) -> A
 
 def _operands(inputs: Inputs, attention: Attention) -> tuple[Array, Array]:
     """Scores [B H T], -inf at padding; where texts end, or start: lengths [B], or starts [B S] of packed texts."""
-    batch, tokens, *_ = inputs.tokens.scores.shape
-    scores, real, packing = attention.scores, inputs.tokens.mask, inputs.packing
+    (_, scores, real), packing = inputs.tokens, inputs.packing
+    batch, tokens, *_ = scores.shape
+    largest = attention.offset[..., :1]  # whatever the feature: kernels run for p >= 1 only
     if packing is not None:
-        owned = packing.owned.reshape(1, tokens, *(1,) * (scores.ndim - 2))
-        scores, real = packed.tokens(packing, scores), owned if real is None else owned & real
-    if real is not None:
-        scores = jnp.where(real, scores, -jnp.inf)
-    scores = scores.reshape(batch, tokens, _heads(inputs.tokens.scores)).transpose(0, 2, 1)
+        largest, real = largest[packing.owner, 0][None], packed.real(packing, inputs.tokens)
+    scores = centred(select(real, scores, 0).astype(largest.dtype), largest)
+    scores = select(real, scores, -jnp.inf).reshape(batch, tokens, _heads(inputs.tokens.scores)).transpose(0, 2, 1)
     if packing is not None:
         return scores, packing.start[None]
     if real is None:

@@ -1,4 +1,4 @@
-"""The attention of every text of a batch, and its logarithm token by token."""
+"""The attention of every text of a batch."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -21,7 +21,7 @@ def rows_of(inputs: Inputs) -> tuple[Array, Array | None]:
 
 
 def attend(call: Call, inputs: Inputs) -> Attention:
-    """Scores to attention; ``scores`` are those of rows, the rest is of texts.
+    """Scores to attention.
 
     Tokens are on the last axis meanwhile: on a CPU, XLA vectorises over no other, and scores have K = 1.
     """
@@ -32,12 +32,9 @@ def attend(call: Call, inputs: Inputs) -> Attention:
     one = jnp.ones((), p.dtype)
     is_text = None if mask is None else meeting.total(mask.astype(p.dtype), axis=-1) > 0
     scores = finite(select(mask, scores, 0).astype(p.dtype))
-    largest = select(is_text, meeting.extremum(one, scores, mask, axis=-1), 0)
-    scores = formula.centred(scores, meeting.rows(largest))
-    smallest = select(is_text, meeting.extremum(-one, scores, mask, axis=-1), 0)
-    offset = _tokens_first(jnp.where(p >= 0, 0, smallest))
-    scores = _tokens_first(scores)
-    return Attention(scores, offset, *_normalise(call, inputs, meeting, scores, offset))
+    largest, smallest = (select(is_text, meeting.extremum(sign, scores, mask, axis=-1), 0) for sign in (one, -one))
+    offset = _tokens_first(jnp.where(p >= 0, largest, smallest))
+    return Attention(offset, *_normalise(call, inputs, meeting, _tokens_first(scores), offset))
 
 
 def _normalise(call: Call, inputs: Inputs, meeting: Meeting, scores: Array, offset: Array) -> tuple[Array, Array]:
@@ -50,30 +47,19 @@ def _normalise(call: Call, inputs: Inputs, meeting: Meeting, scores: Array, offs
         return terms, terms * z
 
     if offset.shape[-1] == 1:
-        z, mask = _tokens_last(scores - of_row), None if mask is None else _tokens_last(mask)
+        z, mask = _tokens_last(formula.centred(scores, of_row)), None if mask is None else _tokens_last(mask)
         sums = (meeting.total(x, axis=-1) for x in exponentials(z, _tokens_last(p), mask))
         total, weighted = (_tokens_first(x) for x in sums)
     else:
 
         def wide(block: Block) -> Parts:
-            return Parts(sums=exponentials(block.scores - of_row, p, block.mask))
+            return Parts(sums=exponentials(formula.centred(block.scores, of_row), p, block.mask))
 
         source = None if inputs.packing is None else inputs.packing.source
-        parts = over_tokens(wide, Block(inputs.tokens.states, scores, None, mask), source)
+        parts = over_tokens(wide, Block(inputs.tokens.states, scores, mask), source)
         total, weighted = (meeting.sums(x) for x in parts.sums)
     total = at_least(total, 1)
     return jnp.log(total), weighted / total
-
-
-def log_weights(call: Call, inputs: Inputs, attention: Attention) -> Array | None:
-    """log v of rows [B T *H 1], -inf at padding; None where an exponent per feature makes it as wide as the states."""
-    meeting = Meeting(inputs.packing, call.axis_name)
-    if attention.log_z.shape[-1] > 1:
-        return None
-    p, (_, mask) = formula.power(inputs.p, call.sharpen), rows_of(inputs)
-    of_rows = (p, attention.scores - meeting.rows(attention.offset), meeting.rows(attention.log_z))
-    log_v = _tokens_first(formula.log_weights(*(_tokens_last(x) for x in of_rows)))
-    return select(mask, log_v, -jnp.inf)
 
 
 def _tokens_last(x: Array) -> Array:

@@ -30,8 +30,7 @@ class Block(NamedTuple):
     """Some tokens of every row: what a formula sees of them."""
 
     states: Array  # [B T *H K]
-    scores: Array  # centred [B T *H 1]
-    log_v: Array | None  # [B T *H 1], -inf at padding; None where it is as wide as the states
+    scores: Array  # [B T *H 1]
     mask: Array | None  # [B T *1 1]
     owner: Array | None = None  # [B T] the text of every token, where packed tokens are not in rows
     moved: tuple[Array, ...] = ()  # tangents of states and scores

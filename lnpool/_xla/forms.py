@@ -136,24 +136,38 @@ def single_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset:
     call, p, k = texts.call, single_pass.usable(texts.p), g * of.gain
     _, log_v = texts.z_and_log_v(block, offset, log_z)
     d, v = _silent_d(texts, block, of.reference), lax.optimization_barrier(jnp.exp(log_v))
-    if call.is_linear:
-        by_states = g * _of_linear(call, p, of) * single_pass.by_states(p, d, log_v, of.rho)
+    if call.is_linear and not call.log_output:
         states = select(block.mask, block.states.astype(p.dtype), 0)
-        # A state that is r has w = v: without rounding, the scores of equal states get no gradient.
-        by_scores = cancelled(by_states * states - v * k, d == of.rho)
+        unbounded = (states == 0) & (p < 1)  # there 0 by convention, and computed of something finite
+        by_states = _alive(p, of, g) * single_pass.by_states(p, jnp.where(unbounded, of.rho, d), log_v, of.rho)
+        by_states = jnp.where(unbounded, 0, by_states)
+        by_scores = by_states * states - v * k
     else:
         by_states = k * single_pass.by_log_states(p, d, log_v, of.rho)
         by_scores = by_states - v * k
+    if call.is_linear:  # a state that is r has w = v: without rounding, the scores of equal states get no gradient
+        by_scores = cancelled(by_scores, d == of.rho)
+    if call.is_linear and call.log_output:
+        by_states = _over_states(p, texts.states(block), by_states, v * k, of)
     return by_states, by_scores if call.sharpen else by_scores / p
 
 
-def _of_linear(call: Call, p: Array, of: Residuals) -> Array:
-    """The derivative of the result by r: 1, or 1/r of log r.
+def _alive(p: Array, of: Residuals, g: Array) -> Array:
+    """The cotangent of r, and 0 where r = 0 for want of a positive state.
 
-    It is 0 where r = 0 for want of a positive state; an r that is merely too small for a float has a derivative.
+    An r that is merely too small for a float has a derivative.
     """
-    vanishes = (of.value == (-jnp.inf if call.log_output else 0)) & ((p <= 0) | jnp.isinf(of.y_reference))
-    return jnp.where(vanishes, 0, jnp.exp(-of.value) if call.log_output else 1)
+    return jnp.where((of.value == 0) & ((p <= 0) | jnp.isinf(of.y_reference)), 0, g)
+
+
+def _over_states(p: Array, states: Array, by_log_states: Array, v: Array, of: Residuals) -> Array:
+    """From the cotangent of log h to that of h, where the result is log r: r itself may be no float.
+
+    At a zero it is v/r for p = 1, and 0 else.
+    """
+    zero, one = states == 0, (p == 1) & ~jnp.isneginf(of.value)
+    at_zero = jnp.where(zero & one, v * jnp.exp(-jnp.where(one, of.value, 0)), 0)
+    return jnp.where(zero, at_zero, by_log_states / jnp.where(zero, 1, states))
 
 
 # --- the exact form ---------------------------------------------------------------------------------------------------
@@ -255,8 +269,10 @@ def exact_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: 
     call, p, k = texts.call, exact.usable(texts.p, texts.call.log_output), g * of.gain
     tokens = elements(texts, block, lax.stop_gradient(of.reference), offset, log_z)
     shares = _shares(texts, p, tokens, lax.stop_gradient(of.y_reference), of.log_w, of.rho)
-    if call.is_linear:
-        by_states = g * _of_linear(call, p, of) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
+    if call.is_linear and not call.log_output:
+        by_states = _alive(p, of, g) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
     else:
         by_states = k * exact.by_log_states(p, shares, tokens.zero, tokens.log_v)
+    if call.is_linear and call.log_output:
+        by_states = _over_states(p, texts.states(block), by_states, shares.v * k, of)
     return by_states, k * (shares.difference if call.sharpen else shares.difference_over_p)

@@ -15,8 +15,9 @@ from lnpool._xla.texts import texts_of
 def weights(call: Call, inputs: Inputs) -> Array:
     """v [B T *H 1|K], 0 at padding."""
     attention = attend(call, inputs)
-    p, z = formula.power(inputs.p, call.sharpen), attention.scores - attention.offset
-    return select(inputs.tokens.mask, jnp.exp(formula.log_weights(p, z, attention.log_z)), 0)
+    p, mask = formula.power(inputs.p, call.sharpen), inputs.tokens.mask
+    z = formula.centred(select(mask, inputs.tokens.scores, 0).astype(p.dtype), attention.offset)
+    return select(mask, jnp.exp(formula.log_weights(p, z, attention.log_z)), 0)
 
 
 def contributions(call: Call, inputs: Inputs) -> Array:

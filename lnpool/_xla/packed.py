@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lnpool._types import Packing
+from lnpool._types import Packing, Tokens
 
 _LARGEST, _MIDDLING, _SMALLEST = 256, 32, 8  # tokens of a piece
 
@@ -38,11 +38,9 @@ def cut(segment_ids: Array, num_segments: int) -> Packing:
     inside = (rows - first[text])[:, None] * size + jnp.arange(size, dtype=jnp.int32)[None]
     source = jnp.minimum(start[text][:, None] + inside, tokens - 1)
     owner = jnp.clip(segment_ids, 0, num_segments - 1).astype(jnp.int32)
-    place = jnp.arange(tokens, dtype=jnp.int32) - start[owner]
     return Packing(
         source=source,
         mask=inside < count[text][:, None],
-        home=jnp.clip(first[owner] * size + place, 0, rows.size * size - 1),
         owned=segment_ids == owner,
         owner=owner,
         text=text,
@@ -66,10 +64,10 @@ def rows(packing: Packing, x: Array) -> Array:
     return x[0, packing.source]
 
 
-def tokens(packing: Packing, x: Array) -> Array:
-    """Rows [B T ...] -> packed [1 N ...], 0 at tokens of no text."""
-    flat = x.reshape(-1, *x.shape[2:])[packing.home]
-    return jnp.where(_wide(packing.owned, flat), flat, jnp.zeros_like(flat))[None]
+def real(packing: Packing, of: Tokens) -> Array:
+    """Which packed tokens [1 N *1 1] belong to a text."""
+    owned = _wide(packing.owned, of.scores[0])[None]
+    return owned if of.mask is None else owned & of.mask
 
 
 def combine(packing: Packing, x: Array, operation: Callable[[Array, Array], Array]) -> Array:

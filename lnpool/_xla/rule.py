@@ -84,10 +84,7 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
     by_token = texts.tokens
     if packing is not None:
         # No token depends on another, so packed texts need no rows here: each token looks up the numbers of its text.
-        by_token = jax.tree.map(lambda x: packed.tokens(packing, x), by_token._replace(states=by_token.scores))
-        by_token = by_token._replace(states=tokens.states, owner=packing.owner[None])
-        if by_token.log_v is not None:
-            by_token = by_token._replace(log_v=select(by_token.mask, by_token.log_v, -jnp.inf))
+        by_token = Block(tokens.states, tokens.scores, packed.real(packing, tokens), packing.owner[None])
 
     of_attention = (attention.offset, attention.log_z)
 

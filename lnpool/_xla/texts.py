@@ -10,7 +10,7 @@ from lnpool._formulas import attention as formula
 from lnpool._formulas.safe import select
 from lnpool._formulas.scale import SCALE_LIMITS
 from lnpool._types import Attention, Call, Inputs
-from lnpool._xla.attend import log_weights, rows_of
+from lnpool._xla.attend import rows_of
 from lnpool._xla.cpu_blocks import Block, Parts, over_tokens
 from lnpool._xla.reduce import Meeting
 
@@ -36,11 +36,11 @@ class Texts(NamedTuple):
 
     def z_and_log_v(self, block: Block, offset: Array, log_z: Array) -> tuple[Array, Array]:
         """Centred scores and log v of a block, -inf at padding; ``offset`` and ``log_z`` are those of its rows."""
-        z = block.scores - offset
-        if block.log_v is not None:
-            return z, block.log_v
-        power = formula.power(self.p, self.call.sharpen)
-        return z, select(block.mask, formula.log_weights(power, z, log_z), -jnp.inf)
+        z = formula.centred(select(block.mask, block.scores, 0).astype(self.p.dtype), offset)
+        log_v = formula.log_weights(formula.power(self.p, self.call.sharpen), z, log_z)
+        log_v = select(block.mask, log_v, -jnp.inf)
+        # Without the barrier XLA would compute what is as wide as the scores again for every feature.
+        return (z, log_v) if log_v.shape[-1] > 1 else lax.optimization_barrier((z, log_v))
 
     def states(self, block: Block) -> Array:
         """h for linear input, log h otherwise, in the dtype of p; padding reads as something finite, here 1 or 0."""
@@ -50,8 +50,5 @@ class Texts(NamedTuple):
 
 def texts_of(call: Call, inputs: Inputs, attention: Attention) -> Texts:
     """The batch with its attention."""
-    log_v = log_weights(call, inputs, attention)
-    # Without the barrier XLA would compute the weights again for every feature.
-    scores, log_v = lax.optimization_barrier((attention.scores, log_v))
-    block = Block(inputs.tokens.states, scores, log_v, rows_of(inputs)[1])
-    return Texts(call, inputs.p, block, attention, Meeting(inputs.packing, call.axis_name))
+    tokens = Block(inputs.tokens.states, *rows_of(inputs))
+    return Texts(call, inputs.p, tokens, attention, Meeting(inputs.packing, call.axis_name))

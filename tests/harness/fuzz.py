@@ -62,7 +62,8 @@ def cases(kind: str, seed: int, first: int, count: int):
         )
         lines: queue.Queue[str] = queue.Queue()
         limit = STARTING
-        threading.Thread(target=_pass_on, args=(worker.stdout, lines), daemon=True).start()
+        reader = threading.Thread(target=_pass_on, args=(worker.stdout, lines), daemon=True)
+        reader.start()
         try:
             while first < end:
                 line = lines.get(timeout=limit)
@@ -80,11 +81,13 @@ def cases(kind: str, seed: int, first: int, count: int):
         finally:
             worker.kill()
             worker.wait()
+            reader.join()
 
 
 def _pass_on(stream, lines) -> None:
-    for line in stream:
-        lines.put(line)
+    with stream:
+        for line in stream:
+            lines.put(line)
     lines.put("")
 
 

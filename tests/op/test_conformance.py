@@ -62,6 +62,11 @@ def test_against_reference(case, implementation):
     with precision(case):
         a = arrays(case)
         alone, results = call(case, a, implementation)
+    assert_right(case, a, alone, results)
+
+
+def assert_right(case: Case, a: Arrays, alone, results):
+    """Dtypes, shapes, and the numbers of the reference."""
     assert alone.dtype == results[0].dtype == a.states.dtype
     assert alone.shape == (*case.batch, case.features)
     for got, like in zip(results[1:], (a.states, a.scores, a.p), strict=True):

@@ -1,5 +1,7 @@
 """Which form ran, on both sides of every seam; log output; and batches cut by rows, which partition themselves."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,9 @@ import lnpool
 from lnpool import _canonical
 from lnpool._formulas import single_pass
 from lnpool._xla import rule
-from tests.op.running import value_and_gradients
-from tests.op.tolerances import CONFORMANCE, SAME_FORMULA, assert_agrees
+from tests.op.oracle import WIDE, solve
+from tests.op.running import REVERSE, jitted_rows, value_and_gradients
+from tests.op.tolerances import BESIDE_ZERO, CONFORMANCE, SAME_FORMULA, assert_agrees
 
 FORMS = {
     "linear": {},
@@ -50,6 +53,22 @@ def test_the_exponent_chooses_the_form(form):
         -2.0,
     ):
         assert not single(states, scores, p, **FORMS[form]).any()
+
+
+def test_both_forms_agree_on_both_sides_of_a_seam():
+    """The exponents between which the form changes; a zero state, and one far below the others, among the states."""
+    (lower, upper), f32 = single_pass.EXPONENTS, np.float32
+    states, scores = (np.array(x[:, :, 0] if x.ndim == 3 else x) for x in rows("linear", batch=3))
+    states[1, 2], states[2, 4] = 0, 1e-6
+    inside = np.repeat(f32([lower, upper]), 3)
+    outside = np.repeat([np.nextafter(f32(lower), f32(0)), np.nextafter(f32(upper), f32(np.inf))], 3)
+    run = jitted_rows(implementation="xla")
+    both = [run(np.tile(states, (2, 1)), np.tile(scores, (2, 1)), p, np.ones((6, 9), bool), np.ones(6, f32))
+            for p in (inside, outside)]  # fmt: skip
+    for name, x, y in zip(("r", "dstates", "dscores", "dp"), *both, strict=True):
+        for text in range(6):
+            assert_agrees(x[text], y[text], F32, f"{name} {text}")
+    assert both[0][1][1, 2] == both[1][1][1, 2] == 0
 
 
 @pytest.mark.sampled(2)
@@ -97,11 +116,35 @@ def test_exp_limit_with_log_output_goes_from_attention_to_the_maximum():
     assert_agrees(flat, lnpool.pool(states, scores, 2.0, **options), SAME_FORMULA)
 
 
-def test_log_of_nothing():
-    gradient = jax.value_and_grad(lambda h: lnpool.pool(h, None, 2.0, log_output=True)[0])
+@pytest.mark.parametrize("p", [0.5, 1.0, 2.0])
+def test_log_of_nothing(p):
+    gradient = jax.value_and_grad(lambda h: lnpool.pool(h, None, p, log_output=True)[0])
     value, dh = gradient(jnp.zeros((4, 1)))
     assert value == -jnp.inf
     np.testing.assert_array_equal(dh, 0)
+
+
+@pytest.mark.parametrize("implementation", REVERSE)
+@pytest.mark.parametrize("form", ["linear", "log"])
+def test_log_output_beside_a_zero(form, implementation):
+    """As p goes to 0, log r is log(1 - v at the zero)/p: far beyond the floats that r could be."""
+    p = np.float32([0.01, 1e-3, 1e-6, 1e-10, 1e-12, 1e-15, 1e-18, 1e-20, 1e-30])
+    h, scores = np.float32([0, 2, 0.7]), np.float32([[0, 1, -0.5], [-30, 1, -0.5]])
+    states = h if form == "linear" else np.log(h, where=h > 0, out=np.full_like(h, -np.inf))
+    p, scores = np.tile(p, 2), np.repeat(scores, len(p), axis=0)
+    run = jitted_rows(implementation=implementation, sharpen=False, log_output=True, log_states=form == "log")
+    ones = np.ones_like(scores)
+    value, dstates, dz, dp = (np.asarray(x) for x in run(states * ones, scores, p, ones > 0, np.ones_like(p)))
+    exact = solve(np.log(h.astype(WIDE), where=h > 0, out=np.full(3, WIDE(-np.inf))) * ones, scores, p, ones > 0, False)
+    by_states = exact.w if form == "log" else np.where(h > 0, exact.w / np.where(h > 0, h, 1), 0)
+    held = np.abs(exact.slope[:, 0]) < np.finfo(np.float32).max  # the others are infinite
+    close = functools.partial(np.testing.assert_allclose, rtol=BESIDE_ZERO)
+    close(value, exact.log_r[:, 0])
+    close(dstates, by_states)
+    close(dz, exact.b)
+    close(dp[held], exact.slope[held, 0])
+    assert held.sum() >= 14
+    assert np.isposinf(dp[~held]).all()
 
 
 @pytest.mark.sampled(3)

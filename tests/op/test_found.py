@@ -147,6 +147,18 @@ def test_second_derivative_by_p_at_tiny_exponents(implementation):
 
 @pytest.mark.sampled(2)
 @implementations
+def test_second_derivative_by_p_beside_a_zero_of_large_log_states(implementation):
+    """r is e^57: what is multiplied by it must not be a float that stands for infinity."""
+    u, z = np.array([[-np.inf], [57.0], [56.5]], np.float32), np.array([0.3, -1.0, 0.2], np.float32)
+    second = _second_by_p({"log_states": True}, jnp.asarray(u), jnp.asarray(z), implementation)
+    keep = np.ones((1, 3), bool)
+    by_p = lambda p: (lambda s: (s.r * s.slope).item())(solve(np.longdouble(u.T), z[None], np.array([p]), keep))  # noqa: E731
+    for p in (0.5, 2.0):
+        want = (by_p(np.longdouble(p + 1e-6)) - by_p(np.longdouble(p - 1e-6))) / np.longdouble(2e-6)
+        np.testing.assert_allclose(second(p), float(want), rtol=1e-4, err_msg=str(p))
+
+
+@implementations
 def test_a_feature_without_cotangent_has_no_gradient(implementation):
     """dr/dh overflows in the other feature; 0 times it is 0."""
     h = jnp.array([[1e-30, 7.0], [1e30, 3.0]])

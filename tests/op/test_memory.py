@@ -27,18 +27,12 @@ def temporary_share(function, states, *rest):
     return memory.temp_size_in_bytes / (4 * states.size)
 
 
-# An array of the scores of four heads is 1.3 % of 300 features; the passes hold several: 5.3 to 8.6 % when measured.
-HEADS = pytest.mark.xfail(reason="attention per head takes more than 5 % of the states", strict=True)
-
-
-def marks(masked, shape, kind):
-    if kind == "head_p" and (not masked or shape[2] == 300):
-        return [HEADS]
+def marks(masked, kind):
     return [pytest.mark.slow] * (kind == "feature_p" and not masked)
 
 
 RUNS = [
-    pytest.param(masked, shape, kind, form, marks=marks(masked, shape, kind))
+    pytest.param(masked, shape, kind, form, marks=marks(masked, kind))
     for masked in (False, True)
     for shape in ((64, 512, 300), (32, 512, 768))
     for kind in ("scalar_p", "head_p", "feature_p")

@@ -28,6 +28,7 @@ U32 = unit(np.float32)
 # --- rows in closed form: N4, N5, N9 ---------------------------------------------------------------------------------
 CLOSED_FORM = 8 * U32  # a softmax weight or a quotient in float32, a few roundings
 CONTINUITY = 16 * U32  # N5
+BESIDE_ZERO = 64 * U32  # a weight of e^-30 is known to 30 roundings, and all else follows from it
 BRANCH_JUMP = 64 * U32  # N5, times |log(r / h_ref)| + 1
 
 # --- properties: N6 (measured in the contract's 1.7; the factor is room for other rows) --------------------------

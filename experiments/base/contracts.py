@@ -249,7 +249,7 @@ class Objective(Protocol):
         ...
 
     def predict(self, outputs: Outputs) -> Any:
-        """Return the predictions as a pytree of arrays [B ...]."""
+        """Return the predictions as a pytree of arrays [B ...]; traced, for any number of rows."""
         ...
 
     def records(self, predictions: Any, codec: Any) -> list[dict[str, Any]]:

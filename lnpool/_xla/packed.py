@@ -1,7 +1,7 @@
 """Texts that lie one behind the other, [N D] with sorted segment ids, as rows of equal length; and how sums meet.
 
 Every text is cut into pieces of T tokens, the last one padded, and a text without a token is one piece of padding: at
-most N/T + S rows for S texts of any lengths. Rows are gathered, and what is computed of them is gathered back, so that
+most N/T + S rows for S texts of any lengths. Rows are gathered, and backward tokens are read where they lie, so that
 nothing is scattered. Sums over a text are sums over its pieces, which lie one behind the other: a segmented scan over
 the rows (Blelloch, "Prefix Sums and Their Applications", 1990), which keeps a NaN in its own text and adds in a fixed
 order.

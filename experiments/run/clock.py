@@ -9,9 +9,9 @@ from contextlib import contextmanager
 class Clock:
     """Seconds by name; every second belongs to one name, the innermost block that measures."""
 
-    def __init__(self, told: Callable[[str], object] = str) -> None:
-        """`told` is called with the name that time belongs to from now on."""
-        self._told = told
+    def __init__(self, entered: Callable[[str], object] = str) -> None:
+        """`entered` is called with the name that time belongs to from now on."""
+        self._entered = entered
         self.seconds: dict[str, float] = defaultdict(float)
         self._names: list[str] = []
         self._mark = 0.0
@@ -21,14 +21,14 @@ class Clock:
         """Add the time that the block takes, without that of blocks inside."""
         self.turn()
         self._names.append(name)
-        self._told(name)
+        self._entered(name)
         try:
             yield
         finally:
             self.turn()
             self._names.pop()
             if self._names:
-                self._told(self._names[-1])
+                self._entered(self._names[-1])
 
     def move(self, source: str, target: str, seconds: float) -> None:
         """Count seconds of one name for another one."""

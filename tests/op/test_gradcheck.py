@@ -1,5 +1,7 @@
 """N8: finite differences in float64, orders 1 and 2, against every implementation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,26 +34,32 @@ CHECKS = QUICK + [pytest.param(*check, marks=pytest.mark.slow) for check in SLOW
 def inputs(seed=0):
     rng = np.random.default_rng(seed)
     states = rng.uniform(0.3, 2.0, (2, 5, 4))
-    scores = rng.standard_normal((2, 5, 2))
-    mask = np.array([[True] * 5, [True, False, True, True, False]])
-    return states, scores, mask
+    return states, rng.standard_normal((2, 5, 2))
+
+
+MASK = np.array([[True] * 5, [True, False, True, True, False]])
+
+
+@functools.cache
+def weighted(form, implementation):
+    """The function of states, scores and p that is checked; one for all exponents, so that they share programs."""
+    weights = np.random.default_rng(1).uniform(0.5, 2.0, (2, 4))
+
+    @jax.jit
+    def f(s, z, e):
+        pooled = lnpool.pool(s, z, e, mask=jnp.asarray(MASK), implementation=implementation, **FORMS[form])
+        return jnp.asarray(weights) * pooled
+
+    return f
 
 
 @pytest.mark.sampled(11)
 @pytest.mark.parametrize(("form", "implementation", "p"), CHECKS)
 def test_n8(form, implementation, p):
-    options = FORMS[form]
-    states, scores, mask = inputs()
-    states = np.log(states) if "log_states" in options else states
+    states, scores = inputs()
+    states = np.log(states) if "log_states" in FORMS[form] else states
     scores = scores if form == "heads" else scores[..., 0]
     exponent = np.array([p, p + 0.25]) if form == "heads" else np.asarray(p)
-    weights = np.random.default_rng(1).uniform(0.5, 2.0, (2, 4))
     with float64():
-
-        @jax.jit
-        def f(s, z, e):
-            pooled = lnpool.pool(s, z, e, mask=jnp.asarray(mask), implementation=implementation, **options)
-            return jnp.asarray(weights) * pooled
-
         point = tuple(map(jnp.asarray, (states, scores, exponent)))
-        check_grads(f, point, order=2, modes=MODES[implementation], **GRADCHECK)
+        check_grads(weighted(form, implementation), point, order=2, modes=MODES[implementation], **GRADCHECK)

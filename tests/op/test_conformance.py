@@ -21,20 +21,22 @@ def precision(case: Case):
     return float64(case.dtype == "float64")
 
 
-def call(case: Case, a: Arrays, implementation: str):
-    """(value alone, (value under vjp, dstates, dscores, dp)), compiled."""
-    mask = None if a.mask is None else jnp.asarray(a.mask)
-    options = case.kwargs() | {"mask": mask, "implementation": implementation}
-    states, p, cotangent = jnp.asarray(a.states), jnp.asarray(a.p), jnp.asarray(a.cotangent)
-    scores = None if a.scores is None else jnp.asarray(a.scores)
+@functools.cache
+def program(**options):
+    """(states, scores, p, mask, cotangent) -> (value alone, (value under vjp, dstates, dscores, dp)), compiled."""
 
     @jax.jit  # one compilation for both; the barrier keeps XLA from computing one from the other
-    def run(states, scores, p):
-        value = lnpool.pool(states, scores, p, **options)
+    def run(states, scores, p, mask, cotangent):
+        value = lnpool.pool(states, scores, p, mask=mask, **options)
         again = jax.lax.optimization_barrier((states, scores, p))
-        return value, value_and_gradients(*again, cotangent, **options)
+        return value, value_and_gradients(*again, cotangent, mask=mask, **options)
 
-    return run(states, scores, p)
+    return run
+
+
+def call(case: Case, a: Arrays, implementation: str):
+    """What `program` returns of a case; cases that differ in numbers alone share a compilation."""
+    return program(implementation=implementation, **case.kwargs())(*jax.tree.map(jnp.asarray, tuple(a)))
 
 
 @functools.cache

@@ -105,7 +105,7 @@ def pool(
         mask: boolean ``[*#B T]``, True = real token. Padding may hold anything, NaN included, and changes nothing.
         scale_limit: name in ``SCALE_LIMITS``; maps raw states to log states inside the op, without a pass of its own.
         log_states: whether ``states`` holds log h: the fast road, one exponential an element and no logarithm.
-        log_bound: the caller's promise that ``|log h| <= log_bound``; with it and p >= 1/2 the states are read once.
+        log_bound: the caller's promise that ``|log h| <= log_bound``; with it and 1/2 <= p <= 30 one pass is enough.
         sharpen: True raises the attention to the power p, as the paper does: v = softmax(p z). False keeps it out,
             v = softmax(z) in r = [sum_i v_i h_i^p]^(1/p), which keeps the attention alive at p <= 0.
         log_output: return log r, never by way of r: -inf where r is 0, and with ``scale_limit="exp"`` (log h = x)

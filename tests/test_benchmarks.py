@@ -235,6 +235,7 @@ def test_a_document_over_eight_devices_is_that_of_one(capsys):
     assert "multiple of 8" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_share_of_a_step_is_of_real_steps(capsys):
     line = "--encoders bag --poolers max --batch-size 8 --max-len 8 --rounds 2 --seeds 2"
     assert steps.main(line.split()) == 0

@@ -87,6 +87,7 @@ def test_a_weighted_sum_is_linear_where_its_attention_is_detached(pooler):
     assert np.abs(attached - values).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooler", ["learned_norm", "naive_norm", "simpool"])
 def test_a_power_mean_goes_feature_by_feature_where_its_attention_is_detached(pooler):
     detached, attached = pooled_of(pooler, True), pooled_of(pooler, False)

@@ -97,6 +97,7 @@ def state_on(count: int, parameters: str, seed: int = 0):
     return prepare(config, Toy(config.data)).state
 
 
+@pytest.mark.slow
 def test_a_state_is_restored_on_other_devices_bit_for_bit(tmp_path, small_shares):
     with devices.mesh(DeviceOptions(count=1), 32):
         state = devices.gather(state_on(1, "sharded"))

@@ -62,6 +62,7 @@ def test_a_stream_that_cannot_be_written_costs_no_result(case, tmp_path, monkeyp
         assert captured.err.splitlines()[-1].startswith("experiments.train: stdout cannot be written (")
 
 
+@pytest.mark.slow
 def test_the_reader_of_a_pipe_may_leave_and_closed_streams_lend_no_file_their_number(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     line = f"{sys.executable} -m experiments.train {' '.join(NEEDLES.split())} --out"

@@ -264,6 +264,7 @@ def finished(out: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/manifest.json")}
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_grid_and_one_of_them_is_killed(tmp_path):
     """Killed twice at some moment, beside another process: no finished cell is done again and none is lost."""
     out, log = tmp_path / "out", tmp_path / "log"

@@ -36,7 +36,7 @@ def small_blocks(monkeypatch):
     jax.clear_caches()
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in NAMES], ids=lambda case: case.name)
 def test_blocks_against_reference(case, small_blocks):
     test_conformance.test_against_reference(case, "xla")

@@ -58,7 +58,7 @@ RUNS = [
 ]
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(14)
 @pytest.mark.parametrize(("implementation", "case"), RUNS, ids=lambda x: x.name if isinstance(x, Case) else x)
 def test_against_reference(case, implementation):
     with precision(case):

@@ -40,7 +40,7 @@ def single(states, scores, p, **options):
     return np.asarray(rule.forward(canonical.call, canonical.inputs)[1][1].single).reshape(states.shape[0], -1)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_exponent_chooses_the_form(form):
     states, scores = rows(form)
@@ -148,7 +148,7 @@ def test_log_output_beside_a_zero(form, implementation):
     assert np.isposinf(dp[~held]).all()
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("with_scores", [True, False])
 @pytest.mark.parametrize("tokens", [16, pytest.param(256, marks=pytest.mark.slow)])  # without and with a loop
 @pytest.mark.parametrize("axis_type", ["Auto", "Explicit"])

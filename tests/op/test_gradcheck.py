@@ -53,7 +53,7 @@ def weighted(form, implementation):
     return f
 
 
-@pytest.mark.sampled(11)
+@pytest.mark.sampled(40)
 @pytest.mark.parametrize(("form", "implementation", "p"), CHECKS)
 def test_n8(form, implementation, p):
     states, scores = inputs()

@@ -46,7 +46,7 @@ ON_GPU = ("one_token", "log_p_feature", "bfloat16_tanh", "blocks", "blocks_row",
 RUNS = [*(("tpu", case) for case in CHOSEN), *(("gpu", case) for case in CHOSEN if case.name in ON_GPU)]
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize(("platform", "case"), RUNS, ids=lambda x: getattr(x, "name", x))
 def test_against_reference(platform, case):
     a = arrays(case)
@@ -103,6 +103,7 @@ def test_no_race_and_no_uninitialised_memory():
         assert_agrees(x, y, CONFORMANCE[jnp.dtype("float32")], name)
 
 
+@pytest.mark.sampled(2)
 @BOTH
 def test_repeats_bit_for_bit_and_ignores_padding(platform):
     states, scores, p, mask, g = problem(3, 150, 40, fill=0.4)
@@ -206,6 +207,7 @@ def test_the_kernels_run(platform):
 # --- transforms -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_vmap_makes_a_bigger_batch():
     """Masks, scores and states of another axis, and an exponent each; not one kernel launch more, and no loop."""
     problems = [problem(2, 70, 6, fill=0.4, seed=seed) for seed in range(3)]
@@ -291,6 +293,7 @@ def test_both_forms_agree_at_the_end_of_the_range():
         assert_agrees(run(np.float32(1)), run(np.nextafter(np.float32(1), np.float32(0))), SAME_FORMULA)
 
 
+@pytest.mark.slow
 def test_a_value_too_small_for_a_float_keeps_its_gradient():
     """r underflows to 0 though its states are positive: its derivative by them does not."""
     states = np.float32([[[1.2e-38, 0.0], [0.0, 0.0]]])

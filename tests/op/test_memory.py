@@ -41,7 +41,7 @@ RUNS = [
 ]
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(("masked", "shape", "kind", "form"), RUNS)
 def test_no_temporary_of_the_size_of_the_states(masked, shape, kind, form):
     options = FORMS[form]
@@ -58,6 +58,7 @@ def test_no_temporary_of_the_size_of_the_states(masked, shape, kind, form):
     assert temporary_share(both, states, scores, p, mask, cotangent) < TEMPORARY_SHARE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [pytest.param({}, marks=pytest.mark.slow), FORMS["bounded"]], ids=["linear", "bounded"]
 )

@@ -20,7 +20,7 @@ def make(**options) -> lnpool.nn.LearnedNormPool:
     return lnpool.nn.LearnedNormPool(8, rngs=nnx.Rngs(0), **options)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(
     ("options", "p_shape", "weights_shape"),
     [

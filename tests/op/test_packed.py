@@ -95,7 +95,7 @@ def test_every_text_is_pooled_as_if_alone(name, form):
     check(LENGTHS[name], form, 2.5)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(12)
 @forms
 @pytest.mark.parametrize("name", EXPONENTS)
 def test_every_exponent(name, form):
@@ -162,7 +162,7 @@ def test_nothing_is_scattered(form):
     assert "scatter" not in program
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", REVERSE)
 def test_vmap_and_one_trace(implementation):
     (states, scores), ids = inputs(LENGTHS["sentences"])

@@ -61,7 +61,7 @@ def run_on(ids, count, mask, cotangent):
     return run, traces
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @BOTH
 def test_repeats_bit_for_bit_and_ignores_padding_and_tokens_of_no_text(platform):
     (states, scores), ids = inputs([4, 60, 30, 6])

@@ -43,7 +43,7 @@ def gradients(pool, mask):
     return jax.jit(jax.value_and_grad(loss, ARGUMENTS))
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("implementation", REVERSE)
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("p", [2.5, 0.0, [0.5, 1.0, 2.0, 3.0, 8.0, -2.0]], ids=str)
@@ -92,7 +92,7 @@ PACKED = [
 ]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(("p", "check_vma", "implementation"), PACKED)
 def test_packed_texts_over_devices(p, check_vma, implementation):
     check_vma = check_vma and CHECKS

@@ -32,7 +32,7 @@ def chosen() -> list:
     return cells
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(18)
 @pytest.mark.parametrize("cell", chosen(), ids=str)
 def test_cell(cell):
     assert transforms.run(cell) in ("runs", "refuses", "does not exist")
@@ -75,6 +75,7 @@ def test_gradients_inside_shard_map_with_replicated_p(check, implementation):
     agree(jax.jit(run)(*s.arguments, s.g), s.want()[1])
 
 
+@pytest.mark.sampled(2)
 @implementations
 def test_export_is_serialised_with_its_gradient(implementation):
     pytest.importorskip("flatbuffers")

@@ -221,7 +221,7 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
         # Only now: a mistake in the options or in the data leaves no folder behind.
         with folder, Stop() as stop, clock.measure("other"):
             progress.begin(config.epochs * task.steps_per_epoch, config.epochs * config.evaluations + 1)
-            progress.say(build.few_texts(task))
+            progress.say("" if config.resume else build.few_texts(task))
             journal = Journal(Rules(task.steps_per_epoch, objective.chosen_by), folder, progress, config.tensorboard)
             saver = Saver(config, task, folder, clock, stop, progress)
             trace = Trace(folder.path / PROFILE if config.profile and devices.is_first() else None)

@@ -51,9 +51,13 @@ class CNN(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class TextCNNOptions(WordOptions):
-    """Word vectors, then convolutions over 3, 4 and 5 words; the defaults are Kim's, but for the optimiser."""
+    """Word vectors, then convolutions over 3, 4 and 5 words; the defaults are Kim's, but for optimiser and epochs."""
 
-    suggests: ClassVar[Mapping[str, Any]] = {"head": {"dropout": 0.5}, "optim": {"learning_rate": 1e-3}}
+    suggests: ClassVar[Mapping[str, Any]] = {
+        "epochs": 16,
+        "head": {"dropout": 0.5},
+        "optim": {"learning_rate": 1e-3},
+    }
     """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
     embedding: Annotated[int, Interval("[1, 4096]")] = 300
     """Size of a word vector; vectors that are read bring their own."""

@@ -70,6 +70,7 @@ def test_the_gradient_of_rho_is_that_of_the_validation_loss(pool):
         assert 0 < abs(slope) <= 4 * measured["rho_gradient"] * 1.05
 
 
+@pytest.mark.slow
 def test_patience_stops_early_and_the_best_is_tested(tmp_path):
     line = [*TINY, "--pooler", "mean", "--epochs", "40", "--patience", "2", "--out", str(tmp_path / "run")]
     assert main(line) == 0
@@ -95,6 +96,7 @@ def test_the_average_follows_its_recursion_and_is_what_is_tested():
     assert optimiser.average(OptimOptions(), state.parameters, None, jnp.int32(3)) is None
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_the_records(tmp_path):
     line = [*TINY, "--pooler", "attention", "--epochs", "2", "--tensorboard", "--out", str(tmp_path / "run")]
     assert main(line) == 0

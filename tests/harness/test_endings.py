@@ -178,6 +178,7 @@ def test_processes_that_come_late_meet_and_strangers_are_passed_over():
     assert sorted(process for process, _ in ended) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_processes_that_disagree_are_told():
     port = free_port()
     told = []

@@ -105,6 +105,7 @@ def test_the_folder_alone_rebuilds_the_model(finished, monkeypatch):
     assert hits / len(test) == pytest.approx(read(finished, "summary.json")["test"]["accuracy"])
 
 
+@pytest.mark.slow
 def test_the_saved_parameters_are_those_of_the_best_validation(finished):
     run = load_run(str(finished))
     batches = map(jax.device_put, Toy(run.config.data).batches("validation"))

@@ -72,7 +72,7 @@ def test_both_forms_agree_on_both_sides_of_a_seam():
     assert both[0][1][1, 2] == both[1][1][1, 2] == 0
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("excess", [-0.5, 0.5])
 def test_an_underflowing_sum_takes_the_exact_form_and_no_other_number_does(excess):
     """The largest state of one feature has an attention of about the smallest sum."""

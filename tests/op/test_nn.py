@@ -147,6 +147,7 @@ def test_linen_bridge():
     assert rho[0] != 0
 
 
+@pytest.mark.slow
 def test_contributions_and_attention_weights():
     states = jnp.abs(STATES).at[0, :, 0].set(0.0).at[0, 2, 1].set(0.0)
     scores = jnp.sin(jnp.arange(21.0)).reshape(3, 7)

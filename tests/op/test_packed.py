@@ -189,6 +189,7 @@ def test_vmap_and_one_trace(implementation):
     assert len(traces) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32])
 def test_ids_of_any_integer_type(dtype):
     ids = jnp.asarray([0, 0, 3, 99], dtype)

@@ -20,7 +20,7 @@ SHORT = [
 ]
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.slow
 @pytest.mark.parametrize("program", SHORT, ids=str)
 def test_short_search_finds_nothing(program):
     report = search.search(rows=2000, seed=1, chosen=[program])

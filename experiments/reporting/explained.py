@@ -20,12 +20,12 @@ _SECTIONS = {ATTENTION: "Attention v", SHARE: "Share in the pooled vector"}
 def model_in_words(trained: Trained, p: np.ndarray | None) -> str:
     """Return what the model is, and its exponent."""
     config = trained.config
-    said = f"{config.task}, {config.encoder}, {config.pooler}"
+    model = f"{config.task}, {config.encoder}, {config.pooler}"
     if p is None:
-        return f"{said}, no exponent"
+        return f"{model}, no exponent"
     if len(p) == 1:
-        return f"{said}, p = {p[0]:.3f}"
-    return f"{said}, p from {p.min():.3f} to {p.max():.3f}, {p.mean():.3f} on average"
+        return f"{model}, p = {p[0]:.3f}"
+    return f"{model}, p from {p.min():.3f} to {p.max():.3f}, {p.mean():.3f} on average"
 
 
 def prediction_in_words(found: Explained) -> str:

@@ -37,11 +37,9 @@ def task(config: Config) -> Task:
 def few_texts(task: Task) -> str:
     """Return the sentence on splits that are too small for their scores to mean much; nothing where there are none."""
     splits = task.splits if isinstance(task, TextTask) else {}
-    few = {
-        split: len(splits[split]) for split in ("validation", "test") if split in splits and len(splits[split]) < FEW
-    }
-    found = " and ".join(f"{count} texts for {split}" for split, count in few.items())
-    return f"only {found}: with fewer than {FEW}, an accuracy may be off by 10 % and more by chance." if few else ""
+    counts = {split: len(texts) for split, texts in splits.items() if split != "train"}
+    few = " and ".join(f"{count} texts for {split}" for split, count in counts.items() if count < FEW)
+    return f"only {few}: with fewer than {FEW}, an accuracy may be off by 10 % and more by chance." if few else ""
 
 
 class ConfiguredParts:
@@ -112,10 +110,5 @@ def read_vectors(embeddings: list[WordEmbedding], config: Config, codec: Any) ->
         words.fill(places + UNKNOWN + 1, table)
     found = len(places) / len(vocabulary.words)
     known = f"{len(places)} of {len(vocabulary.words)} words of the vocabulary ({found:.1%})"
-    _say(f"{source}: vectors of {table.shape[1]} numbers for {known}")
+    tqdm.write(f"{source}: vectors of {table.shape[1]} numbers for {known}", file=sys.stderr)  # above the bar
     return found
-
-
-def _say(sentence: str) -> None:
-    """Show a sentence on a line of its own, above the bar where there is one."""
-    tqdm.write(sentence, file=sys.stderr)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 class Clock:
     """Seconds by name; every second belongs to one name, the innermost block that measures."""
 
-    def __init__(self, entered: Callable[[str], object] = str) -> None:
+    def __init__(self, entered: Callable[[str], object] = lambda name: None) -> None:
         """`entered` is called with the name that time belongs to from now on."""
         self._entered = entered
         self.seconds: dict[str, float] = defaultdict(float)

@@ -106,5 +106,5 @@ class Progress:
         """Put the time left and the last validation behind the bar."""
         if not self._bar.disable:
             left = self.left()
-            told = [] if left is None else [f"about {tqdm.format_interval(left)} left"]
-            self._bar.set_postfix_str(", ".join([*told, *filter(None, [self._scores])]), refresh=False)
+            parts = [] if left is None else [f"about {tqdm.format_interval(left)} left"]
+            self._bar.set_postfix_str(", ".join([*parts, *filter(None, [self._scores])]), refresh=False)

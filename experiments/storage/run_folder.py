@@ -40,10 +40,8 @@ def passes(name: str) -> bool:
 def write_whole(path: Path, content: str) -> None:
     """Write a text file that appears whole or not at all, in a folder that is made if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several processes may write the file of a sweep
-    partial.write_text(content, encoding="utf-8")
-    manifest.flush(partial)
-    os.replace(partial, path)
+    with appearing_file(path) as file:
+        file.write(content)
 
 
 def locked(path: Path, *, wait: bool = False) -> IO[str]:
@@ -103,10 +101,11 @@ def check_free(path: Path, option: str) -> None:
 @contextlib.contextmanager
 def appearing_file(path: Path) -> Iterator[IO[str]]:
     """Give a text file to write into, which becomes `path` at the end of the block, or after an error disappears."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several processes may write the file of a sweep
     try:
         with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
             yield file
+        manifest.flush(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -62,6 +62,21 @@ def one_device():
         yield
 
 
+@pytest.fixture
+def one_line(capsys):
+    """A function that runs a command, which ends with an exit code and one line on stderr that holds a message."""
+
+    def check(main, arguments: list[str], code: int, message: str) -> None:
+        capsys.readouterr()
+        assert main(arguments) == code
+        line = capsys.readouterr().err
+        assert line.startswith(f"{main.__module__}: ")
+        assert line.count("\n") == 1
+        assert message in line
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def programs_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("programs")

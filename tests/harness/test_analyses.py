@@ -214,12 +214,8 @@ def test_no_text_is_an_empty_table(runs):
         ("--analysis gradient", 2, "Folder of a finished run"),
     ],
 )
-def test_hostile(line, code, message, runs, tmp_path, capsys):
+def test_hostile(line, code, message, runs, tmp_path, one_line):
     (tmp_path / "FILE").write_text("mine")
     _, folder = runs("attention")
     arguments = line.replace("RUN", str(folder)).replace("FILE", str(tmp_path / "FILE")).split()
-    assert analyse.main(arguments) == code
-    said = capsys.readouterr().err
-    assert said.startswith("experiments.analyse: ")
-    assert said.count("\n") == 1
-    assert message in said
+    one_line(analyse.main, arguments, code, message)

@@ -148,7 +148,7 @@ def step_on(count: int, layout: str, compute: str):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("compute", "near"),
-    [("float32", CLOSE), pytest.param("bfloat16", {"rtol": 2e-2, "atol": 2e-3}, marks=pytest.mark.slow)],
+    [("float32", CLOSE), ("bfloat16", {"rtol": 2e-2, "atol": 2e-3})],
 )
 def test_a_step_of_the_power_mean_is_that_of_one_device_and_exchanges_no_states(compute, near, small_shares):
     expected, exchanged, _ = step_on(1, "replicated", compute)

@@ -1,5 +1,7 @@
 """How commands end: streams that are closed or full, folders that disappear, processes that do not meet."""
 
+import asyncio
+import gc
 import io
 import os
 import shutil
@@ -222,6 +224,19 @@ def test_a_full_disk_prints_no_traceback_of_a_thread(tmp_path):
     line = [sys.executable, "-c", FULL, str(tmp_path)]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "6\n", "")
+
+
+@pytest.mark.parametrize(("place", "logged"), [(f"runs/{checkpoints.PARTIAL}2/d", 0), ("elsewhere", 1)])
+def test_a_write_that_fails_after_the_first_is_not_logged(place, logged, caplog):
+    """Asyncio logs an error that nobody has asked for when its future is deleted, whenever that is."""
+    checkpoints._let_late_answers_go()
+    events = asyncio.new_event_loop()
+    future = events.create_future()
+    future.set_exception(ValueError(f"Error writing {place}"))
+    del future
+    gc.collect()
+    events.close()
+    assert len([record for record in caplog.records if record.name == "asyncio" and record.exc_info]) == logged
 
 
 @pytest.mark.parametrize("word", ["x" * 1000, "9" * 1000, "\u00b1" * 1000])

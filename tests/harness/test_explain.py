@@ -207,17 +207,12 @@ def test_an_empty_file_is_no_text(runs, tmp_path, capsys):
         ("LANGUAGE cat", 2, "the objective language_model has not one pooling"),
     ],
 )
-def test_hostile_lines(line, code, message, runs, tmp_path, monkeypatch, capsys):
+def test_hostile_lines(line, code, message, runs, tmp_path, monkeypatch, one_line):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").write_text("mine")
     language = runs("none", "--objective", "language_model")[1] if "LANGUAGE" in line else ""
     line = line.replace("RUN", str(runs("attention")[1])).replace("LANGUAGE", str(language))
-    capsys.readouterr()
-    assert explain.main(line.split()) == code
-    err = capsys.readouterr().err
-    assert err.startswith("experiments.explain: ")
-    assert err.count("\n") == 1
-    assert message in err
+    one_line(explain.main, line.split(), code, message)
     assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
     assert (tmp_path / "FILE").read_text() == "mine"
 

@@ -248,7 +248,7 @@ def test_hostile_parameters(content, message):
         ("EXPORT --out OUT", 65, "is an export: give the folder of a finished run."),
     ],
 )
-def test_hostile(line, code, message, exports, tmp_path, capsys):
+def test_hostile(line, code, message, exports, tmp_path, one_line):
     (tmp_path / "FILE").write_text("mine")
     _, folder = exports["classify"]
     places = {"RUN": folder.with_name("classify-run"), "EXPORT": folder, "OUT": tmp_path / "out"}
@@ -256,11 +256,7 @@ def test_hostile(line, code, message, exports, tmp_path, capsys):
     for name, path in places.items():
         line = line.replace(name, str(path))
     before = {path: path.read_bytes() for path in folder.with_name("classify-run").iterdir()}
-    assert export.main(line.split()) == code
-    err = capsys.readouterr().err
-    assert err.startswith("experiments.export: ")
-    assert err.count("\n") == 1
-    assert message in err
+    one_line(export.main, line.split(), code, message)
     assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
     assert (tmp_path / "FILE").read_text() == "mine"
     assert before == {path: path.read_bytes() for path in folder.with_name("classify-run").iterdir()}

@@ -166,12 +166,8 @@ def test_it_learns_and_validation_chooses(name, whole):
         assert is_better(name, facts["test"][metric], trivial(name))
 
 
-# Resuming is the same code for all objectives; the two that differ most are here, the others among the slow tests.
-RESUMED = [pytest.param(n, marks=[pytest.mark.slow] * (n not in ("classify", "language_model"))) for n in FITTING]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("name", FITTING)
 def test_a_signal_saves_and_resume_is_bit_identical(name, whole, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     interrupt(monkeypatch, 13, lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -1,5 +1,7 @@
 """Every encoder with every pooler: padding never changes a result."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,12 +18,6 @@ from tests.harness.tiny import MASK, STATES, TOKENS, VOCABULARY, batch_of, encod
 
 ORDERED = ("first", "last")
 EACH_ENCODER = pytest.mark.parametrize("name", sorted(ENCODERS))
-# A pair is a model to compile: here every part with its simplest partner, all other pairs among the slow tests.
-PAIRS = [
-    pytest.param(encoder, pooler, marks=() if encoder == "bag" or pooler == "mean" else pytest.mark.slow)
-    for encoder in sorted(ENCODERS)
-    for pooler in sorted(POOLERS)
-]
 EACH_POOLER = pytest.mark.parametrize("name", sorted(POOLERS))
 
 
@@ -32,8 +28,8 @@ def with_padding(x: np.ndarray, padding: np.ndarray) -> np.ndarray:
     return result
 
 
-@pytest.mark.sampled(6)
-@pytest.mark.parametrize(("encoder", "pooler"), PAIRS)
+@pytest.mark.sampled(34)
+@pytest.mark.parametrize(("encoder", "pooler"), [*itertools.product(sorted(ENCODERS), sorted(POOLERS))])
 def test_every_pair(encoder, pooler):
     """Finite gradients with an empty text; neither padding nor the neighbours in the batch change a result."""
     graph, parameters, rest = nnx.split(model_of(encoder, pooler), nnx.Param, ...)

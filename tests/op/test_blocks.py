@@ -47,9 +47,9 @@ def test_blocks_against_reference(case, small_blocks):
     ("form", "p", "options"),
     [
         ("linear", 0.0, {}),
-        pytest.param("bounded", [1.5, 2.0], {"heads": (2,), "features": 8}, marks=pytest.mark.slow),
+        ("bounded", [1.5, 2.0], {"heads": (2,), "features": 8}),
         ("bounded", test_packed.EXPONENTS["per feature"], {}),
-        pytest.param("tanh", 2.5, {"dtype": "bfloat16"}, marks=pytest.mark.slow),
+        ("tanh", 2.5, {"dtype": "bfloat16"}),
     ],
     ids=["linear", "heads", "per feature", "bfloat16"],
 )

@@ -49,17 +49,9 @@ def expected(case: Case):
     return value, results
 
 
-# A case is several programs to compile: all cases are among the slow tests, every third is here. "xla_jvp" differs from
-# "xla" in the tangent rule alone: every twelfth.
-RUNS = [
-    pytest.param(implementation, case, marks=[pytest.mark.slow] * (i % quick != 0))
-    for implementation, quick in (("xla", 3), ("xla_jvp", 12))
-    for i, case in enumerate(CASES)
-]
-
-
-@pytest.mark.sampled(14)
-@pytest.mark.parametrize(("implementation", "case"), RUNS, ids=lambda x: x.name if isinstance(x, Case) else x)
+@pytest.mark.sampled(45)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("implementation", REVERSE)
 def test_against_reference(case, implementation):
     with precision(case):
         a = arrays(case)

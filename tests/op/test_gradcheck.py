@@ -24,11 +24,7 @@ FORMS = {
 }
 # The oracle is 0/0 near p = 0: there its expansion is checked by the table, not by differences of its own two branches.
 PAIRS = [(i, p) for i in MODES for p in EXPONENTS if i != "reference" or abs(p) > 0.1]
-# Compiling two orders of two modes is slow: here the exponents where formulas change, the others among the slow tests.
-QUICK = [("linear", i, p) for i, p in PAIRS if i != "xla_jvp" or p == 0]
-QUICK += [(form, "xla", p) for form in FORMS if form != "linear" for p in (0.0, 2.0)]
-SLOW = [(form, *pair) for form in FORMS for pair in PAIRS if (form, *pair) not in QUICK]
-CHECKS = QUICK + [pytest.param(*check, marks=pytest.mark.slow) for check in SLOW]
+CHECKS = [(form, *pair) for form in FORMS for pair in PAIRS]
 
 
 def inputs(seed=0):
@@ -53,7 +49,7 @@ def weighted(form, implementation):
     return f
 
 
-@pytest.mark.sampled(40)
+@pytest.mark.sampled(108)
 @pytest.mark.parametrize(("form", "implementation", "p"), CHECKS)
 def test_n8(form, implementation, p):
     states, scores = inputs()

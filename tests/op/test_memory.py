@@ -27,12 +27,8 @@ def temporary_share(function, states, *rest):
     return memory.temp_size_in_bytes / (4 * states.size)
 
 
-def marks(masked, kind):
-    return [pytest.mark.slow] * (kind == "feature_p" and not masked)
-
-
 RUNS = [
-    pytest.param(masked, shape, kind, form, marks=marks(masked, kind))
+    (masked, shape, kind, form)
     for masked in (False, True)
     for shape in ((64, 512, 300), (32, 512, 768))
     for kind in ("scalar_p", "head_p", "feature_p")
@@ -59,9 +55,7 @@ def test_no_temporary_of_the_size_of_the_states(masked, shape, kind, form):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options", [pytest.param({}, marks=pytest.mark.slow), FORMS["bounded"]], ids=["linear", "bounded"]
-)
+@pytest.mark.parametrize("options", [{}, FORMS["bounded"]], ids=["linear", "bounded"])
 def test_packed_texts_are_never_rows_of_all_states(options):
     texts, tokens, features = 100, 16384, 304
     ids = jax.ShapeDtypeStruct((tokens,), jnp.int32)

@@ -1,5 +1,7 @@
 """Packed texts: what `pool_packed` gives for each text is what `pool` gives for it alone, in value and gradients."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,15 +84,8 @@ def check(lengths, form, p, implementation="xla", heads=(), features=D, dtype="f
         assert_agrees(x, y, CONFORMANCE[jnp.dtype(dtype if rounded else "float32")], name)
 
 
-RUNS = [  # the forms differ in what they sum, not in how texts are cut
-    pytest.param(name, form, marks=[pytest.mark.slow] * (name != "mixed" and form != "linear"))
-    for name in LENGTHS
-    for form in FORMS
-]
-
-
-@pytest.mark.sampled(6)
-@pytest.mark.parametrize(("name", "form"), RUNS)
+@pytest.mark.sampled(12)
+@pytest.mark.parametrize(("name", "form"), [*itertools.product(LENGTHS, FORMS)])
 def test_every_text_is_pooled_as_if_alone(name, form):
     check(LENGTHS[name], form, 2.5)
 

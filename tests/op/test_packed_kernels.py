@@ -22,8 +22,6 @@ CASES = {
     "wide": ("sentences", "linear", [1.0, 2, 3, 4, 5], {"heads": (5,), "features": 640, "dtype": "bfloat16"}),
 }
 
-QUICK = ("feature", "wide")  # a known bound, and none: the two forms of the kernels
-
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
@@ -39,9 +37,9 @@ def small_blocks(monkeypatch):
     jax.clear_caches()
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @BOTH
-@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x not in QUICK)) for x in CASES])
+@pytest.mark.parametrize("name", CASES)
 def test_every_text_is_pooled_as_if_alone(name, platform):
     lengths, form, p, options = CASES[name]
     with interpreted(platform):

@@ -85,15 +85,10 @@ LENGTHS = [20, 0, 3, 30, 11]  # eight tokens a device: texts on one device, on s
 
 
 CHECKS = jax.__version_info__ >= (0, 8)  # jax 0.7 cannot search sorted ids whose varying axes it checks
-FAST = ((2.5, True, "xla"), (0.0, False, "xla_jvp"))
-PACKED = [
-    pytest.param(*run, marks=[pytest.mark.slow] * (run not in FAST))
-    for run in itertools.product((2.5, 0.0), (True, False), REVERSE)
-]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("p", "check_vma", "implementation"), PACKED)
+@pytest.mark.parametrize(("p", "check_vma", "implementation"), [*itertools.product((2.5, 0.0), (True, False), REVERSE)])
 def test_packed_texts_over_devices(p, check_vma, implementation):
     check_vma = check_vma and CHECKS
     ids = np.repeat([0, 1, 2, 3, 7], LENGTHS)  # the last tokens belong to no text

@@ -16,23 +16,19 @@ from tests.op.running import REVERSE
 from tests.op.transforms import FORWARD, KINDS, ROWS, SIZES, TRANSFORMS, Cell, Setting, agree
 
 implementations = pytest.mark.parametrize("implementation", REVERSE)
-# Exported programs of unknown size, the calls of a loop over blocks one by one, ...: what takes longest.
-LONG = ("disable_jit", "hessian by p", "jvp of grad", "grad of vdot of grad", "reverse over reverse by p", "scan")
 
 
 def chosen() -> list:
-    """Every transform with "xla" and "xla_jvp", small and large; a quick cell for each transform and implementation."""
+    """Every transform with "xla" and "xla_jvp", small and large."""
     kinds, cells = list(KINDS), []
     for i, name in enumerate(TRANSFORMS):
         for j, implementation in enumerate(REVERSE):
             for k, size in enumerate(SIZES):
-                cell = Cell(name, implementation, size, kinds[(3 * i + 5 * j + 7 * k) % len(kinds)])
-                slow = (i + j + k) % 2 == 1 or (name in LONG and size == "large")
-                cells.append(pytest.param(cell, marks=[pytest.mark.slow] * slow))
+                cells.append(Cell(name, implementation, size, kinds[(3 * i + 5 * j + 7 * k) % len(kinds)]))
     return cells
 
 
-@pytest.mark.sampled(18)
+@pytest.mark.sampled(34)
 @pytest.mark.parametrize("cell", chosen(), ids=str)
 def test_cell(cell):
     assert transforms.run(cell) in ("runs", "refuses", "does not exist")

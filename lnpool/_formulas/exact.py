@@ -93,7 +93,7 @@ def shares(p: Array, d: Array, zero: Array, log_v: Array, log_w: Array, rho: Arr
     l_near = jnp.where(near, l, 0)
     nonzero_p = jnp.where(near | (p == 0), 1, p)
     v = jnp.exp(log_v)
-    w = jnp.where(zero, 0, jnp.exp(log_w))
+    w = _exp_or_0(zero, log_w)
     over_p = v * l_near * eta(p * l_near)
     return Shares(
         log_ratio=l,
@@ -117,7 +117,7 @@ def slope_terms(p: Array, of: Shares, log_v: Array, z: Array, mean_z: Array, sha
 
 def by_log_states(p: Array, of: Shares, zero: Array, log_v: Array) -> Array:
     """dlog r/dlog h."""
-    return jnp.where(zero, 0, jnp.exp(jnp.where(_large(p), of.log_w, log_v + p * of.log_ratio)))
+    return _exp_or_0(zero, jnp.where(_large(p), of.log_w, log_v + p * of.log_ratio))
 
 
 def by_states(p: Array, of: Shares, zero: Array, log_v: Array) -> Array:
@@ -125,6 +125,11 @@ def by_states(p: Array, of: Shares, zero: Array, log_v: Array) -> Array:
     exponent = jnp.where(_large(p), of.log_w - of.log_ratio, log_v + (p - 1) * of.log_ratio)
     largest = 709.0 if p.dtype == jnp.float64 else 88.0
     return jnp.where(zero, jnp.where(p == 1, of.v, 0), jnp.exp(jnp.minimum(exponent, largest)))
+
+
+def _exp_or_0(zero: Array, exponent: Array) -> Array:
+    """e^exponent, and 0 where there is nothing, however large the exponent: in the derivatives too."""
+    return jnp.exp(jnp.where(zero, -jnp.inf, exponent))
 
 
 def _large(p: Array) -> Array:

@@ -39,6 +39,10 @@ def _d_log_softplus(x: Array) -> Array:
     return jnp.where(far, 1, jax.nn.sigmoid(safe) / jax.nn.softplus(safe))
 
 
+def _log_abs(x: Array) -> Array:
+    return jnp.where(x == 0, -jnp.inf, jnp.log(jnp.abs(jnp.where(x == 0, 1, x))))
+
+
 def _reciprocal(x: Array, keep: Array) -> Array:
     return jnp.where(keep, 1 / jnp.where(keep, x, 1), 0)
 
@@ -57,7 +61,7 @@ SCALE_LIMITS: dict[ScaleLimitName, ScaleLimit] = {
         (log(_CLIP_FLOOR), 0.0),
     ),
     # h = |x|, with derivative 0 at 0
-    "abs": ScaleLimit(lambda x: jnp.log(jnp.abs(x)), lambda x: _reciprocal(x, x != 0), (-inf, inf), jnp.abs),
+    "abs": ScaleLimit(_log_abs, lambda x: _reciprocal(x, x != 0), (-inf, inf), jnp.abs),
     # h = exp(x), unbounded: with log_output signed numbers in, signed numbers out
     "exp": ScaleLimit(lambda x: x, jnp.ones_like, (-inf, inf)),
 }

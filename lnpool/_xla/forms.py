@@ -107,7 +107,8 @@ def single(texts: Texts, want_slope: bool) -> Pooled:
     w = parts.sums[0]
     # A NaN is as right here as it is in the exact form, and a negative state beside a zero is not nothing.
     nothing = nothing & ~jnp.isnan(w)
-    accurate = fits & (nothing | ~(w < single_pass.SMALLEST_SUM))
+    smallest_sum = single_pass.smallest_sum(call.is_linear, reference, call.log_output)
+    accurate = fits & (nothing | ~(w < smallest_sum))
     w = jnp.where(accurate & ~nothing, w, 1)
     rho = single_pass.log_mean(p, w)
     equal = jnp.zeros_like(nothing)
@@ -131,11 +132,18 @@ def _if_any(needed: Array, run: Callable[[], Parts]) -> Parts:
     return lax.cond(jnp.any(needed), run, zeros)
 
 
-def single_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: Array, log_z: Array) -> Pair:
-    """Cotangents of states and scores [B T *H K] for the cotangent ``g`` of the result; at padding finite."""
+def single_pullback(
+    texts: Texts, block: Block, of: Residuals, g: Array, offset: Array, log_z: Array, with_exact: bool
+) -> Pair:
+    """Cotangents of states and scores [B T *H K] for the cotangent ``g`` of the result; at padding finite.
+
+    ``with_exact`` says that some of ``of`` may be of the exact form: there finite, in the derivatives too.
+    """
     call, p, k = texts.call, single_pass.usable(texts.p), g * of.gain
     _, log_v = texts.z_and_log_v(block, offset, log_z)
     d, v = _silent_d(texts, block, of.reference), lax.optimization_barrier(jnp.exp(log_v))
+    if with_exact:
+        d, of = jnp.where(of.single, d, 0), of._replace(rho=jnp.where(of.single, of.rho, 0))
     if call.is_linear and not call.log_output:
         states = select(block.mask, block.states.astype(p.dtype), 0)
         unbounded = (states == 0) & (p < 1)  # there 0 by convention, and computed of something finite
@@ -247,7 +255,7 @@ def exact_form(texts: Texts, want_slope: bool) -> Pooled:
 
 def _shares(texts: Texts, p: Array, of: Elements, y_reference: Array, log_w: Array, rho: Array) -> exact.Shares:
     token_log_w = exponents_of_w(texts, p, of, y_reference) - log_w
-    return exact.shares(p, of.d, of.zero, of.log_v, token_log_w, rho)
+    return exact.shares(p, of.d, ~of.keep, of.log_v, token_log_w, rho)
 
 
 def _exact_slope(texts: Texts, p: Array, *known: Array) -> Array:
@@ -272,7 +280,7 @@ def exact_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: 
     if call.is_linear and not call.log_output:
         by_states = _alive(p, of, g) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
     else:
-        by_states = k * exact.by_log_states(p, shares, tokens.zero, tokens.log_v)
+        by_states = k * exact.by_log_states(p, shares, ~tokens.keep, tokens.log_v)
     if call.is_linear and call.log_output:
         by_states = _over_states(p, texts.states(block), by_states, shares.v * k, of)
     return by_states, k * (shares.difference if call.sharpen else shares.difference_over_p)

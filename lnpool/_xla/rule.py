@@ -57,7 +57,7 @@ def _pullback(texts: Texts, block: Block, weights: Pair, of: Residuals, g: Array
 
     ``weights`` are the offset and log Z of the attention.
     """
-    by_states, by_scores = single_pullback(texts, block, of, g, *weights)
+    by_states, by_scores = single_pullback(texts, block, of, g, *weights, with_exact)
     if with_exact:
         exact_by_states, exact_by_scores = exact_pullback(texts, block, of, g, *weights)
         by_states = jnp.where(of.single, by_states, exact_by_states)

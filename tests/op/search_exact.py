@@ -92,6 +92,7 @@ class Exact:
         self.linear, self.sharpen, self.log_output, self.keep = form == "linear", sharpen, log_output, keep
         self.limit = LIMITS.get(form, _IDENTITY)
         self.is_limit = form in LIMITS
+        self.log_bound = float(form.split()[1]) if form.startswith("bounded") else -np.inf
 
     def solve(self, a: Rows) -> Solution:
         """L and its first derivatives by log h."""
@@ -263,9 +264,10 @@ def _first(exact: Exact, a: Rows) -> tuple[Gradients, Gradients]:
     moved = exact.moved(a, ulps)
     r, u = exact.gain(s), WIDE(U32)
     inherent_x, floor = _by_x(exact, a, s, moved.x), u * r * (0 if exact.linear else _scale_of(exact, a))
-    rounding = u * np.abs(np.where(s.dead, 0, s.log_r)) if exact.log_output else 0
+    rounding = 0 if exact.linear and not exact.log_output else u * np.abs(np.where(s.dead, 0, s.log_r))
+    below = np.maximum(s.log_ratio, np.where(s.dead, 0, exact.log_bound - s.log_r))  # a promised bound is the reference
     noise = Gradients(
-        r=u * r * value_bound(s.log_ratio) + (0 if exact.linear else moved.r) + rounding + TINY,
+        r=u * r * value_bound(below) + (0 if exact.linear else moved.r) + (rounding if exact.log_output else r * rounding) + TINY,
         x=u * np.abs(value.x) + inherent_x + floor + TINY,
         z=u * np.abs(value.z) + moved.z + u * r + TINY,
         p=u * np.abs(value.p) + moved.p + u * r + TINY * (1 + np.abs(s.slope)),  # an r below float range is 0
@@ -341,8 +343,10 @@ def _comparable(exact: Exact, a: Rows):
 
 
 def _at_a_kink(exact: Exact, a: Rows, moving: Rows):
-    """Rows whose second derivative meets a corner of a scale limit, or the step at zero states and p = 1 [N 1]."""
+    """Rows whose second derivative meets a corner of a scale limit, or a step at zero states and p = 0 or 1 [N 1]."""
     near = lambda corner: np.abs(a.x - corner) <= 4 * STEP * np.abs(moving.x)  # noqa: E731
+    zero = exact.keep & (a.x == (0 if exact.linear else -np.inf))
+    step = zero.any(1, keepdims=True) & (np.abs(a.p) <= 4 * STEP * np.abs(moving.p))[:, None]
     if exact.linear:
         at = exact.keep & (a.x == 0) & (a.p[:, None] == 1)
     elif exact.limit is LIMITS["relu_clip"]:
@@ -351,7 +355,7 @@ def _at_a_kink(exact: Exact, a: Rows, moving: Rows):
         at = exact.keep & near(0)
     else:
         at = np.zeros(a.x.shape, bool)
-    return at.any(1, keepdims=True)
+    return at.any(1, keepdims=True) | step
 
 
 class _Shapes:

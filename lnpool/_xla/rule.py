@@ -94,7 +94,8 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
             dstates, dscores = _pullback(texts, block, weights, known, of_text, with_exact)
             return Parts((dstates.astype(tokens.states.dtype), jnp.sum(dscores, axis=-1, keepdims=True)))
 
-        return over_tokens(compute, by_token, intermediates=tokens.states.ndim).each
+        of_features = p.shape[-1] > 1  # the attention of a block is then as wide as its states
+        return over_tokens(compute, by_token, intermediates=tokens.states.ndim + of_features).each
 
     dstates, dscores = _by_form(residuals, contract)
     return Inputs(Tokens(dstates, dscores.astype(tokens.scores.dtype), None), dp)

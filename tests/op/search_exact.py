@@ -264,10 +264,11 @@ def _first(exact: Exact, a: Rows) -> tuple[Gradients, Gradients]:
     moved = exact.moved(a, ulps)
     r, u = exact.gain(s), WIDE(U32)
     inherent_x, floor = _by_x(exact, a, s, moved.x), u * r * (0 if exact.linear else _scale_of(exact, a))
-    rounding = 0 if exact.linear and not exact.log_output else u * np.abs(np.where(s.dead, 0, s.log_r))
+    in_logs = exact.log_output or not exact.linear
+    rounding = u * r * np.abs(np.where(s.dead, 0, s.log_r)) if in_logs else 0
     below = np.maximum(s.log_ratio, np.where(s.dead, 0, exact.log_bound - s.log_r))  # a promised bound is the reference
     noise = Gradients(
-        r=u * r * value_bound(below) + (0 if exact.linear else moved.r) + (rounding if exact.log_output else r * rounding) + TINY,
+        r=u * r * value_bound(below) + (0 if exact.linear else moved.r) + rounding + TINY,
         x=u * np.abs(value.x) + inherent_x + floor + TINY,
         z=u * np.abs(value.z) + moved.z + u * r + TINY,
         p=u * np.abs(value.p) + moved.p + u * r + TINY * (1 + np.abs(s.slope)),  # an r below float range is 0

@@ -1,5 +1,7 @@
 """The random search, short and long, and its oracle against the table of mpmath."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -8,30 +10,21 @@ from tests.op.make_table import GROUPS, flushed
 from tests.op.oracle import WIDE, solve
 from tests.op.search import Program
 
-# A program of each form, with layouts, implementations and attention in turn; all of them are in the long run.
-SHORT = [
-    Program("linear", "xla", "rows", second=True),
-    Program("log", "xla_jvp", "rows", sharpen=False, second=True),
-    Program("bounded 5", "xla", "small"),
-    Program("tanh", "xla", "large"),
-    Program("linear", "xla", "packed", sharpen=False),
-    Program("exp", "xla_jvp", "heads", log_output=True),
-    Program("relu_clip", "xla", "features", sharpen=False),
-]
+QUICK = Program("linear", "xla", "small")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("program", SHORT, ids=str)
-def test_short_search_finds_nothing(program):
-    report = search.search(rows=2000, seed=1, chosen=[program])
+def test_short_search_finds_nothing():
+    report = search.search(rows=2000, seed=1, chosen=[QUICK])
     assert report.rows >= 2000
     assert not report.faults, "\n".join(report.lines())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", search.FORMS)
-def test_long_search_finds_nothing(form):
-    chosen = [program for program in search.programs() if program.form == form]
+@pytest.mark.parametrize(("form", "sharpened"), zip(search.FORMS, itertools.cycle(search.IMPLEMENTATIONS)))
+def test_long_search_finds_nothing(form, sharpened):
+    """Every layout, with one implementation for sharpened attention and the other for plain one."""
+    of_form = [program for program in search.programs() if program.form == form]
+    chosen = [program for program in of_form if program.sharpen == (program.implementation == sharpened)]
     report = search.search(rows=20_000, seed=2, chosen=chosen)
     print("\n".join(report.lines()))
     assert not report.faults, "\n".join(report.lines())
@@ -60,12 +53,11 @@ def test_oracle_against_the_table(group):
 
 def test_a_wrong_answer_is_found(monkeypatch):
     """The search compares: a value that is off by 1 % and a NaN are faults."""
-    program = Program("linear", "xla", "small")
-    true = search.compiled(program)
+    true = search.compiled(QUICK)
     for spoil in (lambda x: 1.01 * x, lambda x: np.nan * x):
         monkeypatch.setattr(
             search, "compiled", lambda _, spoil=spoil: lambda *a: {k: spoil(x) for k, x in true(*a).items()}
         )
         report = search.Report()
-        search.search_once(program, 0, report)
+        search.search_once(QUICK, 0, report)
         assert report.faults

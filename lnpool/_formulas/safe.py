@@ -35,7 +35,7 @@ def cancelled(x: Array, at: Array) -> Array:
 
 @jax.custom_jvp
 def quotient(x: Array, y: Array) -> Array:
-    """x/y, whose derivatives divide by y in turn: JAX would take 1/y^2, which may leave float range where they do not."""
+    """x/y; its derivatives divide by y in turn, where JAX would take 1/y^2, which may leave float range alone."""
     return x / y
 
 

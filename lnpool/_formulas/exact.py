@@ -115,9 +115,9 @@ def slope_terms(p: Array, of: Shares, log_v: Array, z: Array, mean_z: Array, sha
     return terms + of.difference_over_p * (z - mean_z) if sharpen else terms
 
 
-def by_log_states(p: Array, of: Shares, zero: Array, log_v: Array) -> Array:
-    """dlog r/dlog h."""
-    return _exp_or_0(zero, jnp.where(_large(p), of.log_w, log_v + p * of.log_ratio))
+def by_log_states(p: Array, of: Shares, zero: Array, log_v: Array, power: float = 1) -> Array:
+    """dlog r/dlog h = w, to some power."""
+    return _exp_or_0(zero, power * jnp.where(_large(p), of.log_w, log_v + p * of.log_ratio))
 
 
 def by_states(p: Array, of: Shares, zero: Array, log_v: Array) -> Array:

@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from lnpool import _compat
 from lnpool._formulas import exact, single_pass
-from lnpool._formulas.safe import at_least, cancelled, log_ratio, select, sign_of, within
+from lnpool._formulas.safe import at_least, cancelled, log_ratio, quotient, select, sign_of, within
 from lnpool._formulas.scale import SCALE_LIMITS
 from lnpool._types import Call, Residuals
 from lnpool._xla.cpu_blocks import Block, Parts
@@ -150,13 +150,14 @@ def single_pullback(
         by_states = _alive(p, of, g) * single_pass.by_states(p, jnp.where(unbounded, of.rho, d), log_v, of.rho)
         by_states = jnp.where(unbounded, 0, by_states)
         by_scores = by_states * states - v * k
+    elif call.is_linear:
+        root = single_pass.by_log_states(p / 2, d, log_v / 2, of.rho)
+        by_states, by_scores = _over_states(p, texts.states(block), k, root, v, of), k * root * root - v * k
     else:
         by_states = k * single_pass.by_log_states(p, d, log_v, of.rho)
         by_scores = by_states - v * k
     if call.is_linear:  # a state that is r has w = v: without rounding, the scores of equal states get no gradient
         by_scores = cancelled(by_scores, d == of.rho)
-    if call.is_linear and call.log_output:
-        by_states = _over_states(p, texts.states(block), by_states, v * k, of)
     return by_states, by_scores if call.sharpen else by_scores / p
 
 
@@ -168,14 +169,14 @@ def _alive(p: Array, of: Residuals, g: Array) -> Array:
     return jnp.where((of.value == 0) & ((p <= 0) | jnp.isinf(of.y_reference)), 0, g)
 
 
-def _over_states(p: Array, states: Array, by_log_states: Array, v: Array, of: Residuals) -> Array:
-    """From the cotangent of log h to that of h, where the result is log r: r itself may be no float.
+def _over_states(p: Array, states: Array, k: Array, root: Array, v: Array, of: Residuals) -> Array:
+    """The cotangent of h where the result is log r: r itself may be no float, and w may be none where w/h is one.
 
-    At a zero it is v/r for p = 1, and 0 else.
+    ``root`` is the square root of w. At a zero the cotangent is v/r for p = 1, and 0 else.
     """
     zero, one = states == 0, (p == 1) & ~jnp.isneginf(of.value)
-    at_zero = jnp.where(zero & one, v * jnp.exp(-jnp.where(one, of.value, 0)), 0)
-    return jnp.where(zero, at_zero, by_log_states / jnp.where(zero, 1, states))
+    at_zero = jnp.where(zero & one, v * k * jnp.exp(-jnp.where(one, of.value, 0)), 0)
+    return jnp.where(zero, at_zero, quotient(k * root, jnp.where(zero, 1, states)) * root)
 
 
 # --- the exact form ---------------------------------------------------------------------------------------------------
@@ -279,8 +280,9 @@ def exact_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: 
     shares = _shares(texts, p, tokens, lax.stop_gradient(of.y_reference), of.log_w, of.rho)
     if call.is_linear and not call.log_output:
         by_states = _alive(p, of, g) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
+    elif call.is_linear:
+        root = exact.by_log_states(p, shares, ~tokens.keep, tokens.log_v, power=0.5)
+        by_states = _over_states(p, texts.states(block), k, root, shares.v, of)
     else:
         by_states = k * exact.by_log_states(p, shares, ~tokens.keep, tokens.log_v)
-    if call.is_linear and call.log_output:
-        by_states = _over_states(p, texts.states(block), by_states, shares.v * k, of)
     return by_states, k * (shares.difference if call.sharpen else shares.difference_over_p)

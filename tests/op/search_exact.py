@@ -16,6 +16,7 @@ from tests.op.tolerances import U32, value_bound
 OUTPUTS = ("r", "dstates", "dz", "dp", "jvp", "hstates", "hz", "hp")
 TINY, HUGE = WIDE(np.finfo(np.float32).tiny), WIDE(np.finfo(np.float32).max) / 4
 FLOOR = WIDE(np.float32(1e-6))
+SILENT = TINY / WIDE(4e-18)  # a share of which a sum in float32 may know nothing (lnpool._formulas.single_pass)
 STEP = WIDE(1e-5)
 LIMIT_ROUNDINGS = 8  # of log h, where a scale limit computes it
 
@@ -264,8 +265,8 @@ def _first(exact: Exact, a: Rows) -> tuple[Gradients, Gradients]:
     moved = exact.moved(a, ulps)
     r, u = exact.gain(s), WIDE(U32)
     inherent_x, floor = _by_x(exact, a, s, moved.x), u * r * (0 if exact.linear else _scale_of(exact, a))
-    in_logs = exact.log_output or not exact.linear
-    rounding = u * r * np.abs(np.where(s.dead, 0, s.log_r)) if in_logs else 0
+    roundings = 2 * exact.log_output if exact.linear else 1  # of a number as large as log r: a logarithm, a sum
+    rounding = roundings * u * r * np.abs(np.where(s.dead, 0, s.log_r))
     below = np.maximum(s.log_ratio, np.where(s.dead, 0, exact.log_bound - s.log_r))  # a promised bound is the reference
     noise = Gradients(
         r=u * r * value_bound(below) + (0 if exact.linear else moved.r) + rounding + TINY,
@@ -322,7 +323,10 @@ def _second(exact: Exact, a: Rows, moving: Rows) -> tuple[Gradients, Gradients]:
     push = np.where(np.isfinite(push), push, 0)
     parts = Gradients(
         r=parts.r,
-        x=parts.x + push * exact.gain(s) * (np.maximum(s.w, s.v) * steep if exact.linear else _scale_of(exact, a)),
+        x=parts.x
+        + push
+        * exact.gain(s)
+        * ((np.maximum(s.w, s.v) + SILENT / U32) * steep if exact.linear else _scale_of(exact, a)),
         z=parts.z + push * exact.gain(s),
         p=parts.p + push * exact.gain(s) * reach,
     )

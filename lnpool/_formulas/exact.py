@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lnpool._formulas.safe import at_most, finite, select, sign_of
+from lnpool._formulas.safe import at_most, cancelled, finite, select, sign_of
 from lnpool._formulas.series import eta, log1p_ratio, psi
 
 SMALLEST = 1e-12  # size of an exponent
@@ -59,14 +59,22 @@ def exponents(p: Array, d: Array, z: Array, sharpen: bool) -> tuple[Array, Array
 
 
 def relative(scale: Array, y: Array, y_reference: Array) -> Array:
-    """The exponents of W: subtract before multiplying, p (y - y_ref) keeps the digits that p y - p y_ref has lost."""
-    return at_most(scale * (y - jnp.where(jnp.isinf(y_reference), 0, y_reference)), 0)
+    """The exponents of W: subtract before multiplying, p (y - y_ref) keeps the digits that p y - p y_ref has lost.
+
+    y and y_ref come of two passes, which XLA may round differently. Where p would make more of that than a share can
+    bear, what differs by roundings is equal.
+    """
+    y_reference = jnp.where(jnp.isinf(y_reference), 0, y_reference)
+    difference, eps = y - y_reference, float(jnp.finfo(y.dtype).eps)
+    rounding = 4 * eps * jnp.maximum(jnp.abs(y_reference), 1)
+    difference = cancelled(difference, (jnp.abs(scale) > 0.1 / eps) & (jnp.abs(difference) < rounding))
+    return at_most(scale * difference, 0)
 
 
 def mean_terms(p: Array, d: Array, zero: Array, log_v: Array) -> Array:
     """The summands of S/p."""
     v = jnp.exp(log_v)
-    at_zero = jnp.where(p > 0, -v / jnp.where(p == 0, 1, p), -jnp.inf)
+    at_zero = jnp.where(p > 0, -v / jnp.where(zero & (p != 0), p, 1), -jnp.inf)
     return jnp.where(zero, at_zero, v * d * eta(at_most(p * d, 0)))
 
 
@@ -74,10 +82,10 @@ def log_mean(
     p: Array, mean: Array, log_w: Array, log_z: Array, y_reference: Array, sharpen: bool
 ) -> tuple[Array, Array]:
     """rho = log(r/reference), and where r = 0 instead: no positive state, or a zero among them and p <= 0."""
-    nonzero_p = jnp.where(p == 0, 1, p)
     empty = jnp.isinf(y_reference)
     vanishes = jnp.isneginf(mean) | (empty & ~jnp.isnan(mean))
     near = (p * mean >= -NEAR) & ~vanishes
+    nonzero_p = jnp.where(near | vanishes | (p == 0), 1, p)
     safe_mean = jnp.where(near, mean, 0)
     y_reference = jnp.where(empty, 0, y_reference)
     concentrated = (log_w - log_z + (0 if sharpen else y_reference)) / nonzero_p
@@ -86,14 +94,17 @@ def log_mean(
     return jnp.where(vanishes, 0, rho), vanishes
 
 
-def shares(p: Array, d: Array, zero: Array, log_v: Array, log_w: Array, rho: Array) -> Shares:
-    """How the tokens share the sum; ``log_w`` is that of token and text, x - log W."""
+def shares(p: Array, d: Array, zero: Array, keep: Array, log_v: Array, log_w: Array, rho: Array) -> Shares:
+    """How the tokens share the sum; ``log_w`` is that of token and text, x - log W.
+
+    Only tokens to ``keep`` have a share: no zeros, and no padding.
+    """
     l = d - rho  # noqa: E741  # the letter of docs/math.md
     near = (jnp.abs(p * l) <= NEAR) & ~zero
     l_near = jnp.where(near, l, 0)
-    nonzero_p = jnp.where(near | (p == 0), 1, p)
+    nonzero_p = jnp.where(near | vanishes | (p == 0), 1, p)
     v = jnp.exp(log_v)
-    w = _exp_or_0(zero, log_w)
+    w = _exp_or_0(keep, log_w)
     over_p = v * l_near * eta(p * l_near)
     return Shares(
         log_ratio=l,
@@ -115,9 +126,9 @@ def slope_terms(p: Array, of: Shares, log_v: Array, z: Array, mean_z: Array, sha
     return terms + of.difference_over_p * (z - mean_z) if sharpen else terms
 
 
-def by_log_states(p: Array, of: Shares, zero: Array, log_v: Array, power: float = 1) -> Array:
+def by_log_states(p: Array, of: Shares, keep: Array, log_v: Array, power: float = 1) -> Array:
     """dlog r/dlog h = w, to some power."""
-    return _exp_or_0(zero, power * jnp.where(_large(p), of.log_w, log_v + p * of.log_ratio))
+    return _exp_or_0(keep, power * jnp.where(_large(p), of.log_w, log_v + p * of.log_ratio))
 
 
 def by_states(p: Array, of: Shares, zero: Array, log_v: Array) -> Array:
@@ -127,9 +138,9 @@ def by_states(p: Array, of: Shares, zero: Array, log_v: Array) -> Array:
     return jnp.where(zero, jnp.where(p == 1, of.v, 0), jnp.exp(jnp.minimum(exponent, largest)))
 
 
-def _exp_or_0(zero: Array, exponent: Array) -> Array:
-    """e^exponent, and 0 where there is nothing, however large the exponent: in the derivatives too."""
-    return jnp.exp(jnp.where(zero, -jnp.inf, exponent))
+def _exp_or_0(keep: Array, exponent: Array) -> Array:
+    """e^exponent, and 0 where there is nothing to keep, however large the exponent: in the derivatives too."""
+    return jnp.exp(jnp.where(keep, exponent, -jnp.inf))
 
 
 def _large(p: Array) -> Array:

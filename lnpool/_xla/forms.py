@@ -256,7 +256,7 @@ def exact_form(texts: Texts, want_slope: bool) -> Pooled:
 
 def _shares(texts: Texts, p: Array, of: Elements, y_reference: Array, log_w: Array, rho: Array) -> exact.Shares:
     token_log_w = exponents_of_w(texts, p, of, y_reference) - log_w
-    return exact.shares(p, of.d, ~of.keep, of.log_v, token_log_w, rho)
+    return exact.shares(p, of.d, of.zero, of.keep, of.log_v, token_log_w, rho)
 
 
 def _exact_slope(texts: Texts, p: Array, *known: Array) -> Array:
@@ -281,8 +281,8 @@ def exact_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: 
     if call.is_linear and not call.log_output:
         by_states = _alive(p, of, g) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
     elif call.is_linear:
-        root = exact.by_log_states(p, shares, ~tokens.keep, tokens.log_v, power=0.5)
+        root = exact.by_log_states(p, shares, tokens.keep, tokens.log_v, power=0.5)
         by_states = _over_states(p, texts.states(block), k, root, shares.v, of)
     else:
-        by_states = k * exact.by_log_states(p, shares, ~tokens.keep, tokens.log_v)
+        by_states = k * exact.by_log_states(p, shares, tokens.keep, tokens.log_v)
     return by_states, k * (shares.difference if call.sharpen else shares.difference_over_p)

@@ -349,7 +349,7 @@ def _comparable(exact: Exact, a: Rows):
 
 def _at_a_kink(exact: Exact, a: Rows, moving: Rows):
     """Rows whose second derivative meets a corner of a scale limit, or a step at zero states and p = 0 or 1 [N 1]."""
-    near = lambda corner: np.abs(a.x - corner) <= 4 * STEP * np.abs(moving.x)  # noqa: E731
+    near = lambda corner: np.abs(a.x - corner) <= 300 * STEP * np.abs(moving.x)  # noqa: E731  # log x curves there
     zero = exact.keep & (a.x == (0 if exact.linear else -np.inf))
     step = zero.any(1, keepdims=True) & (np.abs(a.p) <= 4 * STEP * np.abs(moving.p))[:, None]
     if exact.linear:

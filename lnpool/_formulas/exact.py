@@ -102,7 +102,7 @@ def shares(p: Array, d: Array, zero: Array, keep: Array, log_v: Array, log_w: Ar
     l = d - rho  # noqa: E741  # the letter of docs/math.md
     near = (jnp.abs(p * l) <= NEAR) & ~zero
     l_near = jnp.where(near, l, 0)
-    nonzero_p = jnp.where(near | vanishes | (p == 0), 1, p)
+    nonzero_p = jnp.where(near | (p == 0), 1, p)
     v = jnp.exp(log_v)
     w = _exp_or_0(keep, log_w)
     over_p = v * l_near * eta(p * l_near)

@@ -23,7 +23,7 @@ def main() -> None:
     for name, line, colour in zip(("softplus", "positive", "bounded"), ("-", "--", "-."), DARK, strict=False):
         right.plot(rho, lnpool.exponent.EXPONENTS[name].p(rho), linestyle=line, color=colour, label=name)
     right.plot(rho, rho, linestyle=":", color=DARK[3], label="raw")
-    right.set(xlabel="trainable ρ", ylabel="exponent p", ylim=(-3, 17), title="Parametrisations of p")
+    right.set(xlabel=r"trainable $\rho$", ylabel="exponent p", ylim=(-3, 17), title="Parametrisations of p")
     right.legend(fontsize=9)
     save(figure, "choosing.svg")
 

@@ -63,7 +63,7 @@ def values_and_shares() -> None:
 
 
 def levels() -> None:
-    """All pairs of states that pool to 1: left with equal weights, right with three quarters of the attention on one."""
+    """All pairs of states that pool to 1: left with equal attention, right with three quarters of it on one."""
     h = jnp.linspace(0.01, 2, 400)
     pairs = jnp.stack(jnp.meshgrid(h, h), axis=-1)[..., None]  # [400 400 T D], two tokens of one feature
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 4.3), constrained_layout=True, sharey=True)

@@ -23,6 +23,7 @@ autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 90
 
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_title = "lnpool"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

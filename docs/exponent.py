@@ -1,5 +1,6 @@
 """Draws what the exponent does, docs/exponent.svg and docs/levels.svg: ``python docs/exponent.py [FOLDER]``."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -44,8 +45,8 @@ def values_and_shares() -> None:
     """Left: the pooled value with and without sharpened attention. Right: the share of each token."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
     for sharpen, line, label in ((True, "-", "softmax(p z), the paper"), (False, "--", "softmax(z), sharpen=False")):
-        pooled = [lnpool.pool(STATES, SCORES, p, sharpen=sharpen)[0] for p in EXPONENTS]
-        left.plot(EXPONENTS, pooled, line, label=label)
+        pooled = jax.vmap(functools.partial(lnpool.pool, STATES, SCORES, sharpen=sharpen))(EXPONENTS)
+        left.plot(EXPONENTS, pooled[:, 0], line, label=label)
     for h in np.asarray(STATES)[:, 0]:
         left.axhline(h, color="grey", linewidth=0.8, linestyle=":")
     for p, name, place in ((0, "p = 0: geometric mean", (-11.5, 0.92)), (1, "p = 1: attention pooling", (4, 0.6))):
@@ -54,7 +55,7 @@ def values_and_shares() -> None:
         left.plot(p, value, "o", color="black", markersize=5)
     left.set(xlabel="exponent p", ylabel="pooled value r", title="The pooled value (grey: the four states)")
     left.legend(fontsize=9)
-    shares = np.stack([lnpool.contributions(STATES, SCORES, p)[:, 0] for p in EXPONENTS])
+    shares = jax.vmap(functools.partial(lnpool.contributions, STATES, SCORES))(EXPONENTS)[..., 0]
     for i, line in enumerate(STYLES):
         right.plot(EXPONENTS, shares[:, i], line, label=f"h = {STATES[i, 0]:.1f}, score {SCORES[i]:+.1f}")
     right.set(xlabel="exponent p", ylabel="share w of the token", title="Who makes the value (sharpened attention)")

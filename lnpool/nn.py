@@ -184,7 +184,7 @@ class LearnedNormPool(nnx.Module):
 
     @property
     def p(self) -> Float[Array, ""] | Float[Array, "P"]:
-        """The exponent: ``[]``, ``[H]`` or ``[D]``, float32."""
+        """The exponent ``[]``, ``[H]`` or ``[D]``, float32."""
         return EXPONENTS[self.exponent].p(self.rho[...])
 
     def __call__(

@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def name_of(page: Path) -> str:
@@ -26,7 +27,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 SNIPPETS = [
-    pytest.param(block, id=f"{name_of(page)}-{i}") for page in PAGES for i, block in enumerate(blocks(page, "python"))
+    pytest.param(block, id=f"{name_of(page)}-{i}", marks=[pytest.mark.sampled(4)] * (page != README))
+    for page in PAGES
+    for i, block in enumerate(blocks(page, "python"))
 ]
 
 
@@ -85,7 +88,7 @@ def test_commands_exist(page: Path):
 
 
 def test_readme_has_the_two_commands():
-    text = (ROOT / "README.md").read_text()
+    text = README.read_text()
     for label, last in (("main command", "python -m experiments.train"), ("test command", "python -m pytest")):
         found = re.search(rf"<!-- {label} -->\n```bash\n(.*?)\n```", text)
         assert found, label

@@ -90,7 +90,7 @@ def pool(
 ) -> Float[Array, "*B D"]:
     r"""Attentive pooling with a learnable norm.
 
-    .. math:: r = \Big[ \sum_i (a_i h_i)^p \Big/ \sum_i a_i^p \Big]^{1/p}, \qquad a = \mathrm{softmax}(z)
+    .. math:: r = \left[ \frac{\sum_i (a_i h_i)^p}{\sum_i a_i^p} \right]^{1/p}, \qquad a = \mathrm{softmax}(z)
 
     elementwise over features, i over the tokens that ``mask`` keeps. p = 1 is attention pooling, uniform scores give
     the power mean (GeM), p -> inf tends to the strongest token, p = 0 is the geometric mean. Exact at every exponent,

@@ -90,7 +90,7 @@ class AttentionScores(nnx.Module):
 class LearnedNormPool(nnx.Module):
     r"""Attentive pooling with a learnable norm: token states ``[*B T D]`` to one vector ``[*B D]``.
 
-    .. math:: r = \Big[ \sum_i (a_i h_i)^p \Big/ \sum_i a_i^p \Big]^{1/p}
+    .. math:: r = \left[ \frac{\sum_i (a_i h_i)^p}{\sum_i a_i^p} \right]^{1/p}
 
     The trainable ``rho`` gives p through ``exponent``; give it its own learning rate and no weight decay.
 
@@ -184,7 +184,7 @@ class LearnedNormPool(nnx.Module):
 
     @property
     def p(self) -> Float[Array, ""] | Float[Array, "P"]:
-        """The exponent: ``[]``, ``[H]`` or ``[D]``, float32."""
+        """The exponent ``[]``, ``[H]`` or ``[D]``, float32."""
         return EXPONENTS[self.exponent].p(self.rho[...])
 
     def __call__(

@@ -1,6 +1,11 @@
-"""Every code block of the README and of the docs runs, and prints what the page says it prints."""
+"""Every code block of the README and of the docs runs and prints what the page says; commands and links exist."""
 
+import contextlib
+import importlib.util
+import itertools
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +13,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -16,7 +27,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 SNIPPETS = [
-    pytest.param(block, id=f"{page.name}-{i}") for page in PAGES for i, block in enumerate(blocks(page, "python"))
+    pytest.param(block, id=f"{name_of(page)}-{i}", marks=[pytest.mark.sampled(4)] * (page != README))
+    for page in PAGES
+    for i, block in enumerate(blocks(page, "python"))
 ]
 
 
@@ -24,7 +37,12 @@ SNIPPETS = [
 def test_python_block(snippet: str, tmp_path: Path):
     """A block runs in a fresh interpreter; its comments ``# -> text`` are, in order, the lines that it prints."""
     result = subprocess.run(
-        [sys.executable, "-c", snippet], capture_output=True, text=True, cwd=tmp_path, env=_environment(), check=False
+        [sys.executable, "-W", "error", "-c", snippet],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=_environment(),
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     expected = re.findall(r"# -> (.*)$", snippet, flags=re.MULTILINE)
@@ -33,13 +51,44 @@ def test_python_block(snippet: str, tmp_path: Path):
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
 
 
+def commands(page: Path) -> list[list[str]]:
+    """The words after every ``python -m`` in the shell blocks of a page; variables that are values are 0."""
+    script = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+    script = re.sub(r"(--\S+ )(\$\w+|SEED|FOLD)\b", r"\g<1>0", script)
+    script = re.sub(r"\$\w+", "", script)
+    found = []
+    for line in script.splitlines():
+        words = shlex.shlex(line, posix=True, punctuation_chars=True)
+        words.whitespace_split = True
+        for is_end, part in itertools.groupby(words, key=lambda word: set(word) <= set(";&|<>()")):
+            text = list(part)
+            if not is_end and "python" in text and text[(start := text.index("python")) + 1] == "-m":
+                found.append(text[start + 2 :])
+    return found
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.name == "experiments.md")) for page in PAGES],
+    ids=name_of,
+)
+def test_commands_exist(page: Path):
+    """A module that a page runs is there, and `experiments.train` knows the options that it is given."""
+    from experiments.base.errors import DataError
+    from experiments.run.config import parse_args
+
+    for module, *arguments in dict.fromkeys(map(tuple, commands(page))):
+        assert importlib.util.find_spec(module), module
+        if module == "experiments.train" and "--resume" not in arguments:
+            with contextlib.suppress(DataError):  # a file of the reader's is not there
+                parse_args(list(arguments))
+
+
 def test_readme_has_the_two_commands():
-    text = (ROOT / "README.md").read_text()
+    text = README.read_text()
     for label, last in (("main command", "python -m experiments.train"), ("test command", "python -m pytest")):
         found = re.search(rf"<!-- {label} -->\n```bash\n(.*?)\n```", text)
         assert found, label
@@ -64,5 +113,5 @@ def test_main_command_exists():
 
 def test_links_point_at_files():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+?)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{name_of(page)}: {target}"

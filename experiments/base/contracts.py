@@ -82,7 +82,7 @@ class Encoder(Protocol):
     """Word vectors to states; the states of a text depend neither on padding nor on other texts."""
 
     Options: ClassVar[type]
-    """A `layers.words.VectorOptions`: the options of the word vectors come first."""
+    """A `layers.words.VectorOptions`, so the options of the word vectors come first."""
     features: int
     """Size of a state."""
     causal: ClassVar[bool]
@@ -144,7 +144,7 @@ class Codec(Protocol):
 
     @property
     def sizes(self) -> Sizes:
-        """The numbers that a model's form depends on, by name: `words`, `classes`, ..."""
+        """The numbers that a model's form depends on, by name, as `words` and `classes`."""
         ...
 
     def encode(self, records: Iterable[Any]) -> Iterator[Batch]:

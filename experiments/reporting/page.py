@@ -44,6 +44,10 @@ class Page:
         figures.save(figure, self.assets / f"{name}.png")
         self.say(f"![{caption}]({self.assets.name}/{name}.png)", f"*{caption}.*")
 
+    def fold(self, summary: str, *paragraphs: str) -> None:
+        """Add paragraphs that are shown when the reader asks for them."""
+        self.say(f"<details><summary>{summary}</summary>", *paragraphs, "</details>")
+
     def close(self) -> None:
         """Write the page."""
         self.path.write_text("\n\n".join(self.parts) + "\n", encoding="utf-8")
@@ -55,7 +59,8 @@ def write(path: Path, folders: Sequence[Path], texts: Sequence[str]) -> None:
     everything = records.rows([run for _, rows in sections for row in rows for run in (*row.finished, *row.failed)])
     chosen = [attended.split_text(given, everything) for given in texts]
     page = Page(path)
-    page.say("# Experiments", PREFACE)
+    page.say("# Results", PREFACE)
+    page.fold("How differences are tested", TESTS)
     baselines = [row for row in everything if row.is_baseline]
     used: set[str] = set()
     for folder, rows in sections:
@@ -78,10 +83,39 @@ def write(path: Path, folders: Sequence[Path], texts: Sequence[str]) -> None:
 
 PREFACE = """Every number and sentence on this page is printed by `python -m experiments.report` from run folders. ± is
 half the 95 % interval of the mean over seeds and folds (Student's t). The test split of a run is read once; its
-parameters were chosen on validation. Differences to attention pooling are taken run by run and tested by Student's
+parameters were chosen on validation."""
+
+TESTS = """Differences to attention pooling are taken run by run and tested by Student's
 paired t-test, corrected by Holm's method for all comparisons of the section. Over places (a place is a task, an encoder
 and their options) the mean differences are tested by Wilcoxon's signed-rank test, corrected for the number of poolers;
 places that share a task are not independent, so read these p-values as a summary, not as proof."""
+
+
+class _Table(NamedTuple):
+    """A table, and the sentences before and after it."""
+
+    before: str
+    name: str
+    table: formats.Table
+    after: str = ""
+
+    def put(self, page: Page) -> None:
+        """Add the table to a page."""
+        page.say(*filter(None, [self.before]))
+        page.table(self.name, self.table)
+        page.say(*filter(None, [self.after]))
+
+
+class _Figure(NamedTuple):
+    """A figure and what it shows."""
+
+    name: str
+    caption: str
+    figure: Any
+
+    def put(self, page: Page) -> None:
+        """Add the figure to a page."""
+        page.figure(self.name, self.caption, self.figure)
 
 
 class _Part(NamedTuple):
@@ -113,73 +147,90 @@ def _parts(name: str, rows: Sequence[Row], found: dict[records.Key, Comparison])
 
 
 def _section(page: Page, folder: Path, name: str, rows: Sequence[Row], baselines: Sequence[Row]) -> None:
-    """Everything about the runs of one folder."""
+    """The runs of one folder: for each objective a table and a figure; what else there is, and all commands, folded."""
     found = statistics.comparisons(rows)
     page.say(f"## {name}")
+    command = []
     about = folder / SWEEP
     if about.exists():
         grid = read_object(about)
-        page.say(*filter(None, [grid["about"]]), f"```bash\n{grid['command']}\n```")
+        page.say(*filter(None, [grid["about"]]))
+        command = [f"```bash\n{grid['command']}\n```"]
         done = sum(len(row.finished) + len(row.failed) for row in rows)
         if done < grid["cells"]:
             page.say(f"**Not complete: {done} of the {grid['cells']} cells have been done so far.**")
-    page.say(_costs(rows))
     parts = _parts(name, rows, found)
-    for part in parts:
-        _tables(page, part, [row for row in baselines if row.key.objective == part.rows[0].key.objective])
+    items: list[Sequence[_Table | _Figure]]
+    items = [several for part in parts for several in (_tables(part, baselines), _figures(part))]
+    for first in (several[0] for several in items if several):
+        first.put(page)
     every = tables.results(rows, found, brief=True)
     is_plain = not any(part.compares or part.lines for part in parts)  # then these rows are all that there is to read
     if is_plain:
         page.table(f"{name}-rows", every)
-    for part in parts:
-        for kind, (file, caption, draw) in figures.figures(part.measure).items():
-            figure = draw(part.rows) if part.compares or kind != figures.SCORES else None
-            if figure is not None:
-                page.figure(f"{part.name}-{file}", caption, figure)
-    page.say("<details><summary>All rows, and the command of each</summary>")
+    others = [item for several in items for item in several[1:]]
+    if others:
+        page.say("<details><summary>More tables and figures</summary>")
+        for item in others:
+            item.put(page)
+        page.say("</details>")
+    page.say("<details><summary>All rows, and the command of each</summary>", *command, _costs(rows))
     if not is_plain:
         page.table(f"{name}-rows", every)
     page.say(_commands(rows), "</details>")
 
 
-def _tables(page: Page, part: _Part, baselines: Sequence[Row]) -> None:
-    """The tables of the runs of one objective, and what they say in words."""
-    name, rows, found = part.name, part.rows, part.found
+def _figures(part: _Part) -> list[_Figure]:
+    """Return all that the runs have to show, what they were made for first."""
+    drawn = {}
+    for kind, (file, caption, draw) in figures.figures(part.measure).items():
+        figure = draw(part.rows) if part.compares or kind != figures.SCORES else None
+        if figure is not None:
+            drawn[kind] = _Figure(f"{part.name}-{file}", caption, figure)
+    return sorted(drawn.values(), key=lambda one: bool(part.lines) and one is not drawn.get("needles"))
+
+
+def _tables(part: _Part, baselines: Sequence[Row]) -> list[_Table]:
+    """Return the tables of the runs of one objective, the one that answers most first, and what they say in words."""
+    name, rows, found, measure = part.name, part.rows, part.found, part.measure
+    blocks = []
     if part.lines:
-        page.table(f"{name}-needles", needles.table(part.lines, part.measure))
-        page.say(sentences.needles_in_words(part.lines, part.measure))
-    if part.compares:
-        _pivots(page, part)
+        said = sentences.needles_in_words(part.lines, measure)
+        blocks.append(_Table("", f"{name}-needles", needles.table(part.lines, measure), said))
     if found and not part.lines:
-        overall = statistics.overall(found)
-        page.say("Against attention pooling, over all places; time is that of a training step as a multiple of its:")
-        page.table(f"{name}-overall", tables.against_attention(overall, rows))
-        page.say(sentences.in_words(found, part.measure))
-    learned = tables.exponents(rows)
-    if learned.rows and not part.lines:
-        page.say("The learned exponent of the tested parameters:")
-        page.table(f"{name}-exponents", learned)
+        before = "Against attention pooling, over all places; time is that of a training step as a multiple of its:"
+        table = tables.against_attention(statistics.overall(found), rows)
+        blocks.append(_Table(before, f"{name}-overall", table, sentences.in_words(found, measure)))
     if any(row.key.pooler == "naive_norm" or row.failed for row in rows):
-        page.say("What broke down because a number was not finite, speed and score:")
-        page.table(f"{name}-stability", tables.stability(rows))
-    against = tables.against_baseline(rows, baselines)
+        before = "What broke down because a number was not finite, speed and score:"
+        blocks.append(_Table(before, f"{name}-stability", tables.stability(rows)))
+    if part.compares:
+        blocks += _pivots(part)
+    own = [row for row in baselines if row.key.objective == rows[0].key.objective]
+    against = tables.against_baseline(rows, own)
     if against.rows:
         _, kind, *_ = against.header
-        page.say(f"Against the {kind} baseline; encoder and pooler are those that validation prefers:")
-        page.table(f"{name}-{kind}", against)
-        page.say(sentences.baseline_in_words(against, part.measure))
+        before = f"Against the {kind} baseline; encoder and pooler are those that validation prefers:"
+        said = sentences.baseline_in_words(against, measure)
+        blocks.append(_Table(before, f"{name}-{kind}", against, said))
+    learned = tables.exponents(rows)
+    if learned.rows and not part.lines:
+        blocks.append(_Table("The learned exponent of the tested parameters:", f"{name}-exponents", learned))
+    return blocks
 
 
-def _pivots(page: Page, part: _Part) -> None:
-    """A table an encoder: poolers by tasks."""
+def _pivots(part: _Part) -> list[_Table]:
+    """Return a table an encoder: poolers by tasks."""
+    blocks = []
     for encoder in sorted({row.key.encoder for row in part.rows}):
         usual = tables.usual_n([row for row in part.rows if row.key.encoder == encoder])
         score = f"{part.measure.label}{' in percent' * part.measure.is_share}"
-        page.say(
+        before = (
             f"Test {score}, encoder `{encoder}`, n = {usual} unless a cell says otherwise; bold is the "
             "best mean of a task, `*` differs from attention pooling (Holm p < 0.05):"
         )
-        page.table(f"{part.name}-{encoder}", tables.pivot(part.rows, part.found, encoder))
+        blocks.append(_Table(before, f"{part.name}-{encoder}", tables.pivot(part.rows, part.found, encoder)))
+    return blocks
 
 
 def _costs(rows: Sequence[Row]) -> str:

@@ -73,7 +73,7 @@ def names(rows: Sequence[Row], place: Callable[[Row], object] = task_and_encoder
         groups[place(row)].append(row)
     differ: set[str] = set()
     for group in groups.values():
-        settings = [set(parts(row.key.setting).items()) for row in group]
-        differ |= {path for path, _ in set.union(*settings) - set.intersection(*settings)}
+        settings: list[set[tuple[str, str]]] = [set(parts(row.key.setting).items()) for row in group]
+        differ |= {path for path, _ in set[tuple[str, str]]().union(*settings) - settings[0].intersection(*settings)}
     own = {row.key: {path: x for path, x in parts(row.key.setting).items() if path in differ} for row in rows}
     return {row.key: ", ".join(filter(None, [method(row), in_words(own[row.key])])) for row in rows}

@@ -74,7 +74,7 @@ def _parquet(file: BinaryIO, features: int) -> Iterator[Callable[[Rows], None]]:
         if sum(map(len, waiting)) >= GROUP:
             flush()
 
-    writer = parquet.ParquetWriter(file, schema)
+    writer = parquet.ParquetWriter(file, schema, use_dictionary=False)  # numbers seldom repeat
     try:
         yield write
         flush()

@@ -205,6 +205,32 @@ with row_writer(Path("a{ending}"), 2) as write:
     assert left.suffix == ".partial"
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere getrusage begins anew in a child")
+@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+def test_many_vectors_take_no_more_memory_than_some(ending, tmp_path, capsys):
+    """200,000 rows are 98 MiB; the peaks of two processes are compared."""
+    code = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from experiments.run.environment import peak_memory
+from experiments.storage.arrays import row_writer
+with row_writer(Path(sys.argv[1] + "{ending}"), 128) as write:
+    for seed in range(int(sys.argv[1]) // 100):
+        write(np.random.default_rng(seed).standard_normal((100, 128), np.float32))
+print(peak_memory())
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    some, many = (
+        int(subprocess.check_output([sys.executable, "-c", code, rows], cwd=tmp_path, env=environment))
+        for rows in ("10000", "200000")
+    )
+    with capsys.disabled():
+        print(f"\n{ending}: {some / 2**20:.0f} MiB for 10,000 rows, {many / 2**20:.0f} MiB for 200,000")
+    assert many < some + 2**24
+
+
 def test_parquet_without_pyarrow_is_one_line(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.txt").write_text("cat\n")

@@ -22,13 +22,13 @@ def test_both_forms_hold_the_same_cells_and_no_results():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_every_cell_runs(tmp_path, monkeypatch):
     for name, value in {"SMALL": "1", "RUNS": f"{tmp_path / 'quickstart'}", "JAX_PLATFORMS": "cpu"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("XLA_FLAGS")
     notebook = jupytext.read(NOTEBOOK)
-    nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": ROOT / "notebooks"}}).execute()
+    nbclient.NotebookClient(notebook, timeout=None, resources={"metadata": {"path": ROOT / "notebooks"}}).execute()
     printed = "".join(
         output.get("text", "")
         + output.get("data", {}).get("text/html", "")

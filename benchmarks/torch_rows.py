@@ -9,7 +9,7 @@ from benchmarks.shapes import Arrays
 
 torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 
-MISSING = 'PyTorch is not installed, so its rows are left out: pip install "lnpool[bench]"'
+MISSING = 'PyTorch is not installed, so its rows are left out: python -m pip install -e ".[bench]"'
 NOT_HERE = "The rows of PyTorch are timed on a CPU only: its device times are not in the trace of JAX."
 
 _EPSILON = 1e-6

@@ -13,7 +13,7 @@ _NEEDED = ("flax", "jax", "matplotlib", "numpy", "optax", "orbax", "tensorboardX
 
 _missing = [name for name in _NEEDED if find_spec(name) is None]
 if _missing:
-    _message = f'experiments needs {", ".join(_missing)}: pip install "lnpool[experiments]"'
+    _message = f'experiments needs {", ".join(_missing)}: python -m pip install -e ".[experiments]"'
     # While `python -m experiments.x` imports this package, argv[0] is still "-m".
     if sys.argv[:1] == ["-m"]:
         print(_message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a trained model says of texts: `python -m experiments.predict RUN [FILE] [--vectors FILE.npy]`."""
+"""What a trained model says of texts: `python -m experiments.predict RUN [FILE] [--vectors FILE]`."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ from experiments.base.errors import UsageError
 from experiments.data import lines
 from experiments.reporting.predictions import while_read, write_csv, write_jsonl
 from experiments.run.trained import Trained, load
-from experiments.storage.arrays import RowWriter
+from experiments.storage.arrays import KINDS, row_writer
 from experiments.storage.run_folder import check_free
 
 
@@ -34,7 +34,7 @@ class Options:
     format: Literal["jsonl", "csv"] = "jsonl"
     """How predictions are written."""
     vectors: Path | None = None
-    """Write the pooled vectors, one row a text, into this .npy file too, which is not there yet."""
+    """Write the pooled vectors, one row a text, into this .npy or .parquet file too, which is not there yet."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -44,13 +44,14 @@ def predictions(trained: Trained, texts: Iterable[str], vectors: Path | None) ->
     if vectors is None:
         yield from trained.predict(texts)
         return
-    if vectors.suffix != ".npy" or not trained.objective.pools:
-        raise UsageError(f"--vectors {vectors}: give a name that ends in .npy, and a run whose objective pools.")
+    if vectors.suffix not in KINDS or not trained.objective.pools:
+        kinds = " or ".join(KINDS)
+        raise UsageError(f"--vectors {vectors}: give a name that ends in {kinds}, and a run whose objective pools.")
     check_free(vectors, "--vectors")
     empty = next(trained.answers([""]))
-    with RowWriter(vectors, empty["pooled"].shape[-1]) as writer:
+    with row_writer(vectors, empty["pooled"].shape[-1]) as write:
         for found in trained.answers(texts):
-            writer.write(found["pooled"])
+            write(found["pooled"])
             yield from trained.readable(found)
 
 

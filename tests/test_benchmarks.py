@@ -77,6 +77,7 @@ def test_the_figure_is_drawn(measured, tmp_path):
     path.write_text(page.BEGIN + page.END)
     assert page.main([str(measured), "--page", str(path), "--plot", str(figure)]) == 0
     assert figure.read_bytes().startswith(b"\x89PNG")
+    assert figure.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
 def times(milliseconds):

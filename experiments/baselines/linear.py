@@ -92,7 +92,7 @@ def _splits(task: Any, options: Any, objective: str) -> tuple[dict[str, _Split],
         DataError: there are too few texts.
     """
     if TfidfVectorizer is None:
-        raise UsageError('the linear baseline needs scikit-learn: pip install "lnpool[baselines]"')
+        raise UsageError('the linear baseline needs scikit-learn: python -m pip install -e ".[baselines]"')
     texts: dict[str, list[str]] = {split: [] for split in SPLITS}
     targets: dict[str, list[Any]] = {split: [] for split in SPLITS}
     for text, target, split in task.examples(options):

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.base.errors import UsageError
+from experiments.base.figures import HEIGHT, WIDTH, in_style
 from experiments.data.text import split_words
-from experiments.reporting.figures import STYLE
+from experiments.reporting.labels import names
 from experiments.reporting.records import Row, Run
 from experiments.run.trained import load_run
 
@@ -36,31 +38,42 @@ def weights(run: Run, text: str) -> np.ndarray | None:
     return attention.reshape(len(attention), -1).mean(-1)[: len(words)]
 
 
+@in_style
 def draw(text: str, rows: Sequence[Row]) -> Figure | None:
     """A panel an encoder, a line of shaded words a pooling; the first seed of each."""
-    words = split_words(text)
+    words, called = split_words(text), names(rows)
     encoders: dict[str, list[tuple[str, np.ndarray]]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.key.encoder):
         found = weights(row.finished[0], text)
         if found is not None:
-            encoders.setdefault(row.key.encoder, []).append((row.key.method, found))
+            encoders.setdefault(row.key.encoder, []).append((called[row.key], found))
     if not encoders:
         return None
     lines = sum(map(len, encoders.values()))
-    with rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(max(6.0, 2.4 + 0.62 * len(words)), 1.2 + 0.42 * lines + 0.5 * len(encoders)))
+    longest = max(len(name) for group in encoders.values() for name, _ in group)
+    cell = (WIDTH - 0.9 - 0.06 * longest) / len(words)  # inches, as `line` is
+    height = min(0.8 + 0.2 * lines + 0.25 * len(encoders), HEIGHT)
+    line = (height - 0.8 - 0.25 * len(encoders)) / lines
+    top = max(float(found.max()) for group in encoders.values() for _, found in group)
+    with rc_context({"axes.grid": False, "ytick.labelsize": min(7, 60 * line)}):
+        figure = Figure(figsize=(WIDTH, height))
         ratios = [len(group) for group in encoders.values()]
         panels = figure.subplots(len(encoders), 1, squeeze=False, sharex=True, height_ratios=ratios).ravel()
-        for axis, (encoder, group) in zip(panels, sorted(encoders.items()), strict=True):
+        for axis, (encoder, group) in zip(panels, encoders.items(), strict=True):
             shown = np.zeros((len(group), len(words)))
-            for line, (_, found) in zip(shown, group, strict=True):
-                line[: len(found)] = found
-            image = axis.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-            axis.set_yticks(range(len(group)), [method for method, _ in group])
-            axis.set_title(encoder, fontsize=11)
-            for at, value in np.ndenumerate(shown):
-                axis.text(at[1], at[0], f"{value:.2f}"[1:] if value < 0.995 else "1", ha="center", va="center", size=8,
-                          color="white" if value > 0.6 else "black")  # fmt: skip
-        panels[-1].set_xticks(range(len(words)), words, rotation=40, ha="right")
+            for row_of, (_, found) in zip(shown, group, strict=True):
+                row_of[: len(found)] = found
+            image = axis.imshow(shown, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+            axis.set(title=encoder, yticks=range(len(group)), yticklabels=[name for name, _ in group])
+            if cell > 0.2 and line > 0.1:  # else numbers would not fit
+                _numbers(axis, shown, 0.6 * top)
+        size = min(7, 60 * cell)
+        panels[-1].set_xticks(range(len(words)), words, rotation=40 if cell > 0.2 else 90, ha="right", size=size)
         figure.colorbar(image, ax=[*panels], label="attention weight", shrink=0.8)
     return figure
+
+
+def _numbers(axis: Axes, shown: np.ndarray, dark: float) -> None:
+    for (row, column), value in np.ndenumerate(shown):
+        ink, number = "white" if value > dark else "black", f"{value:.2f}"[1:] if value < 0.995 else "1"
+        axis.text(column, row, number, ha="center", va="center", size=6, color=ink)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.base.errors import UsageError
+from experiments.base.figures import VECTOR, save
 from experiments.base.json_files import read_object
 from experiments.reporting import attended, figures, formats, needles, records, sentences, statistics, tables
 from experiments.reporting.measures import Measure, in_order
@@ -40,9 +41,10 @@ class Page:
         self.say(table.markdown().strip(), f"({links})")
 
     def figure(self, name: str, caption: str, figure: Any) -> None:
-        """Add a figure."""
-        figures.save(figure, self.assets / f"{name}.png")
-        self.say(f"![{caption}]({self.assets.name}/{name}.png)", f"*{caption}.*")
+        """Add a figure, for the screen and for print."""
+        save(figure, self.assets / f"{name}.png")
+        print_ = f"{self.assets.name}/{name}{VECTOR}"
+        self.say(f"![{caption}]({self.assets.name}/{name}.png)", f"*{caption}.* ([{VECTOR[1:]}]({print_}))")
 
     def fold(self, summary: str, *paragraphs: str) -> None:
         """Add paragraphs that are shown when the reader asks for them."""

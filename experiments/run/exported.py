@@ -33,7 +33,7 @@ def write_export(trained: Trained, folder: Path) -> dict[str, int]:
     try:
         import flatbuffers  # noqa: F401
     except ModuleNotFoundError:
-        raise UsageError('an export needs flatbuffers: python -m pip install "lnpool[export]"') from None
+        raise UsageError('an export needs flatbuffers: python -m pip install -e ".[export]"') from None
     files = _files(trained)
     with run_folder.appearing(folder) as partial:
         for name, content in files.items():

@@ -32,7 +32,7 @@ from experiments.run.journal import Journal, Rules
 from experiments.run.optimiser import optimizer
 from experiments.run.plot import plot
 from experiments.run.progress import Progress
-from experiments.run.result import in_words, result_of
+from experiments.run.result import result_of
 from experiments.run.saver import Saver
 from experiments.run.signals import Stop
 from experiments.run.step import Programs, Recipe, State, StepReport, culprit, leaf_names
@@ -272,7 +272,7 @@ def finish(run: Run, folder: RunFolder, found: float | None) -> dict[str, Any]:
     if devices.is_first():
         folder.check_place()
         save_parameters(folder.path / PARAMETERS, parameters)
-        plot(folder.path / "training.png", journal.records, in_words(facts), run.objective.shown)
+        plot(folder.path / "training.png", journal.records, facts, run.objective)
     return facts
 
 

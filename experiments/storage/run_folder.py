@@ -99,16 +99,22 @@ def check_free(path: Path, option: str) -> None:
 
 
 @contextlib.contextmanager
-def appearing_file(path: Path) -> Iterator[IO[str]]:
-    """Give a text file to write into, which becomes `path` at the end of the block, or after an error disappears."""
+def appearing_path(path: Path) -> Iterator[Path]:
+    """Give a file to write to, which becomes `path` at the end of the block, or after an error disappears."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several processes may write the file of a sweep
     try:
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            yield file
+        yield partial
         manifest.flush(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def appearing_file(path: Path) -> Iterator[IO[str]]:
+    """Give a text file to write into, which appears at the end of the block, or not at all."""
+    with appearing_path(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        yield file
 
 
 def as_json(value: Any) -> str:

@@ -20,7 +20,9 @@ class _Reviews(TextTask):
         """Return the texts of the set."""
         missing = [name for name in _NEEDED if find_spec(name) is None]
         if missing:
-            raise UsageError(f'the task {cls.name} needs {", ".join(missing)}: pip install "lnpool[experiments]"')
+            raise UsageError(
+                f'the task {cls.name} needs {", ".join(missing)}: python -m pip install -e ".[experiments]"'
+            )
         from experiments.data import reviews  # loads tensorflow-datasets, which no other task needs
 
         return reviews.read(cls.name, options.archives, options.cache)

@@ -90,7 +90,7 @@ def test_a_missing_package_is_one_line(package, tmp_path):
         env=os.environ | {"PYTHONPATH": path},
     )
     assert finished.returncode == 2
-    assert finished.stderr == f'experiments needs {package}: pip install "lnpool[experiments]"\n'
+    assert finished.stderr == f'experiments needs {package}: python -m pip install -e ".[experiments]"\n'
 
 
 def option_groups() -> list[type]:

@@ -1,19 +1,27 @@
 """The command that predicts: what it reads, what it writes, and that it holds no more than a batch."""
 
+import gc
 import io
 import json
+import os
+import resource
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from experiments import predict
 from experiments.base import files
-from experiments.storage.arrays import RowWriter
+from experiments.storage.arrays import GROUP, row_writer
 from experiments.tasks import TASKS
 from tests.harness.conftest import Toy
 from tests.harness.untrained import saved, untrained
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 TEXTS = ["the small oak", "cat", "", "a saw the file " * 9, "unheard of — \u2003 words", "\tdog"]
 
 
@@ -97,36 +105,139 @@ def test_rows_of_csv(run, tmp_path, capsys):
     assert capsys.readouterr().out == 'tags,p\n"{""a"": 0.5}",\n'
 
 
-def test_vectors(run, tmp_path, capsys):
+def read(path):
+    """The rows of a file, as NumPy and pyarrow read them."""
+    if path.suffix == ".npy":
+        return np.load(path)
+    (column,) = parquet.read_table(path).columns
+    return column.combine_chunks().flatten().to_numpy().reshape(-1, column.type.list_size)
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+def test_vectors(ending, run, tmp_path, capsys):
     trained, folder = run
-    texts = [*TEXTS, *["dog"] * 40]
+    texts, a, b = [*TEXTS, *["dog"] * 40], tmp_path / f"a{ending}", tmp_path / f"b{ending}"
     (tmp_path / "a.txt").write_text("\n".join(texts))
-    line = [str(folder), str(tmp_path / "a.txt"), "--vectors", str(tmp_path / "a.npy")]
-    assert predict.main(line) == 0
+    line = [str(folder), str(tmp_path / "a.txt"), "--vectors"]
+    assert predict.main([*line, str(a)]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == list(trained.predict(texts))
-    vectors = np.load(tmp_path / "a.npy")
+    vectors = read(a)
     assert vectors.shape == (46, 16)
     assert vectors.dtype == np.float32
     assert not vectors[2].any()
     ((_, outputs),) = trained.outputs(["cat"])
     np.testing.assert_allclose(vectors[1], outputs["pooled"][0], rtol=1e-5)
     (tmp_path / "a.txt").write_text("")
-    assert predict.main(line) == 2
-    assert f"--vectors {tmp_path / 'a.npy'} exists: choose another name." in capsys.readouterr().err
-    assert len(np.load(tmp_path / "a.npy")) == 46, "nothing is written over"
-    assert predict.main([*line[:-1], str(tmp_path / "b.npy")]) == 0
-    assert np.load(tmp_path / "b.npy").shape == (0, 16)
+    assert predict.main([*line, str(a)]) == 2
+    assert f"--vectors {a} exists: choose another name." in capsys.readouterr().err
+    assert len(read(a)) == 46, "nothing is written over"
+    assert predict.main([*line, str(b)]) == 0
+    assert read(b).shape == (0, 16)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", a.name, b.name}
 
 
-def test_a_file_of_vectors_appears_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "a.npy"
-    with pytest.raises(ValueError, match="rows of 2 numbers"), RowWriter(path, 2) as writer:
-        writer.write(np.ones((3, 3)))
+def test_a_table_of_vectors_has_one_column_of_lists_of_their_length(tmp_path):
+    path = tmp_path / "a.parquet"
+    with row_writer(path, 3) as write:
+        write(np.ones((GROUP - 1, 3)))
+        write(np.zeros((5, 3)))
+        write(np.ones((2, 3)))
+    schema = parquet.read_schema(path)
+    assert schema.names == ["vector"]
+    assert str(schema.field("vector").type) == "fixed_size_list<element: float>[3]"
+    groups = parquet.ParquetFile(path).metadata
+    assert [groups.row_group(index).num_rows for index in range(groups.num_row_groups)] == [GROUP, 4, 2]
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+def test_a_file_of_vectors_appears_whole_or_not_at_all(ending, tmp_path):
+    path = tmp_path / f"a{ending}"
+    with pytest.raises(ValueError, match="rows of 2 numbers"), row_writer(path, 2) as write:
+        write(np.ones((3, 3)))
+    gc.collect()  # a writer that is collected late writes nothing
     assert [*tmp_path.iterdir()] == []
-    with RowWriter(path, 2) as writer:
+    with row_writer(path, 2) as write:
         for row in range(1000):
-            writer.write(np.full((1, 2), row))
-    np.testing.assert_array_equal(np.load(path)[:, 1], np.arange(1000))
+            write(np.full((1, 2), row))
+        assert [file.name for file in tmp_path.iterdir()] == [f".a{ending}.{os.getpid()}.partial"]
+    np.testing.assert_array_equal(read(path)[:, 1], np.arange(1000))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a file's size is a Linux one here")
+@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+def test_vectors_on_a_full_disk(ending, run, tmp_path, capsys):
+    """The system refuses files of more than 100 bytes, as a full disk would."""
+    (tmp_path / "a.txt").write_text("cat\n" * 100)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        code = predict.main([str(run[1]), str(tmp_path / "a.txt"), "--vectors", str(tmp_path / f"b{ending}")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    gc.collect()
+    assert code == 74
+    said = capsys.readouterr().err
+    assert said.startswith("experiments.predict: ")
+    assert said.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+def test_a_process_that_is_killed_leaves_no_file_of_vectors(ending, tmp_path):
+    """What it wrote is there under a hidden name, which is no file of vectors."""
+    code = f"""
+import os, signal
+from pathlib import Path
+import numpy as np
+from experiments.storage.arrays import row_writer
+with row_writer(Path("a{ending}"), 2) as write:
+    for _ in range(10):
+        write(np.ones((1000, 2)))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(f".a{ending}.")
+    assert left.suffix == ".partial"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere getrusage begins anew in a child")
+@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+def test_many_vectors_take_no_more_memory_than_some(ending, tmp_path, capsys):
+    """200,000 rows are 98 MiB; the peaks of two processes are compared."""
+    code = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from experiments.run.environment import peak_memory
+from experiments.storage.arrays import row_writer
+with row_writer(Path(sys.argv[1] + "{ending}"), 128) as write:
+    for seed in range(int(sys.argv[1]) // 100):
+        write(np.random.default_rng(seed).standard_normal((100, 128), np.float32))
+print(peak_memory())
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    some, many = (
+        int(subprocess.check_output([sys.executable, "-c", code, rows], cwd=tmp_path, env=environment))
+        for rows in ("10000", "200000")
+    )
+    with capsys.disabled():
+        print(f"\n{ending}: {some / 2**20:.0f} MiB for 10,000 rows, {many / 2**20:.0f} MiB for 200,000")
+    assert many < some + 2**24
+
+
+def test_parquet_without_pyarrow_is_one_line(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.txt").write_text("cat\n")
+    assert predict.main([str(run[1]), str(tmp_path / "a.txt"), "--vectors", str(tmp_path / "a.parquet")]) == 2
+    said = 'experiments.predict: a .parquet file needs pyarrow: python -m pip install -e ".[parquet]"\n'
+    assert capsys.readouterr().err == said
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_texts_are_read_when_they_are_needed(run):
@@ -213,9 +324,9 @@ HOSTILE = {
     "an open quote": ("RUN FILE", b'text,b\n"1,2\n', "a.csv", 65, "expected quotes that close"),
     "JSON cut short": ("RUN FILE", b'{"text": "a"}\n{"text', "a.jsonl", 65, "row 2: expected one JSON object a line"),
     "a row without text": ("RUN FILE", b'{"text": "a"}\n{"b": 1}', "a.jsonl", 65, "row 2: the text is missing"),
-    "vectors as text": ("RUN FILE --vectors a.txt", b"cat\n", "a.txt", 2, "give a name that ends in .npy"),
-    "vectors as parquet": ("RUN FILE --vectors a.parquet", b"cat\n", "a.txt", 2, "give a name that ends in .npy"),
+    "vectors as text": ("RUN FILE --vectors a.txt", b"cat\n", "a.txt", 2, "that ends in .npy or .parquet"),
     "vectors nowhere": ("RUN FILE --vectors nowhere/a.npy", b"cat\n", "a.txt", 74, "nowhere"),
+    "a table nowhere": ("RUN FILE --vectors nowhere/a.parquet", b"cat\n", "a.txt", 74, "nowhere"),
     "a format": ("RUN FILE --format xml", b"cat\n", "a.txt", 2, "invalid choice"),
 }
 

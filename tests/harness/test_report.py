@@ -64,5 +64,5 @@ def test_the_linear_baselines_ask_for_scikit_learn(objective, monkeypatch, capsy
     monkeypatch.setattr(linear, "TfidfVectorizer", None)
     assert baseline.main(["--objective", objective]) == 2
     assert capsys.readouterr().err == (
-        'experiments.baseline: the linear baseline needs scikit-learn: pip install "lnpool[baselines]"\n'
+        'experiments.baseline: the linear baseline needs scikit-learn: python -m pip install -e ".[baselines]"\n'
     )

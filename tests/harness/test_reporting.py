@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments import report, train
-from experiments.reporting import figures, measures, needles, records, sentences, statistics, tables
+from experiments.reporting import figures, labels, measures, needles, records, sentences, statistics, tables
 from experiments.reporting.statistics import Estimate, estimate, holm, paired
-from experiments.run.config import parse_args, to_json
+from experiments.run.config import default_objective, parse_args, to_json
 from experiments.sweeping import grid
+from experiments.tasks import TASKS
 from tests.harness.conftest import TINY
 
 
@@ -91,7 +93,7 @@ def needle_folders(out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("module", [grid, records, statistics], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [grid, labels, records, statistics], ids=lambda module: module.__name__)
 def test_docstring_examples(module):
     failed, attempted = doctest.testmod(module)
     assert attempted
@@ -171,11 +173,10 @@ def test_a_page_is_a_function_of_the_folders(sweep_folder, tmp_path):
     assert report.main([*moved, "--page", str(tmp_path / "two" / "page.md")]) == 0
     one, two = files(tmp_path / "one"), files(tmp_path / "two")
     assert one == two
-    pictures = {"accuracy", "exponent", "hardness"}
-    assert {f"page/grid-{name}.png" for name in pictures} | {
-        "page/needles-needles.png",
-        "page/needles-fixed.png",
-    } <= set(one)
+    pictures = {"grid-accuracy", "grid-exponent", "grid-hardness", "needles-needles", "needles-fixed"}
+    for name in pictures:
+        assert one[f"page/{name}.png"].startswith(b"\x89PNG")
+        assert one[f"page/{name}.pdf"].startswith(b"%PDF")
     text = one["page.md"].decode()
     assert "`learned_norm`: mean accuracy above attention pooling in 4 of 4 places." in text
     assert "python -m experiments.train --task trec --encoder cnn --pooler mean --seed SEED --epochs 2" in text
@@ -214,11 +215,77 @@ def test_a_curve_of_fixed_exponents_is_of_one_pooler_with_one_set_of_options(tmp
     (axis,) = figure.axes
     curves = {curve.get_label(): curve.lines[0].get_xydata().round(9).tolist() for curve in axis.containers}
     assert curves == {
-        "fixed p of learned_norm": [[1, 60], [2, 70], [4, 90]],
-        "fixed p of learned_norm (scale_limit=abs)": [[1, 40], [2, 50], [4, 70]],
+        "fixed p of learned norm": [[1, 60], [2, 70], [4, 90]],
+        "fixed p of learned norm, abs limit": [[1, 40], [2, 50], [4, 70]],
     }
     (star,) = (line for line in axis.lines if line.get_marker() == "*")
-    assert (star.get_label(), star.get_xydata().tolist()) == ("learned p of learned_norm, a seed each", [[1.5, 80]])
+    assert (star.get_label(), star.get_xydata().tolist()) == ("learned p of learned norm, a seed each", [[1.5, 80]])
+
+
+def drawn(folders) -> dict[str, Figure]:
+    rows = records.rows(records.collect(folders))
+    made = {name: draw(rows) for name, (_, _, draw) in figures.figures(rows[0].key.measure).items()}
+    return {name: figure for name, figure in made.items() if figure is not None}
+
+
+def test_rows_are_called_by_names_that_are_their_own(tmp_path):
+    """Poolers with the same options and other word vectors; the options that all rows share are not said."""
+    lines = {
+        "attention": "--pooler attention",
+        "attention, vectors glove, embedding 100": "--pooler attention --encode.vectors glove",
+        "learned norm": "--pooler learned_norm",
+        "learned norm, p = 2": "--pooler learned_norm --pool.exponent fixed",
+        "learned norm, p = 1.5": "--pooler learned_norm --pool.exponent fixed --pool.p-init 1.5",
+        "learned norm, p per head, 4 heads": "--pooler learned_norm --pool.per head --pool.heads 4",
+    }
+    for index, line in enumerate(lines.values()):
+        p = 2.0 if "norm" in line else None
+        run_folder(tmp_path / f"{index}", f"--task trec --encoder cnn --epochs 2 {line}", 0.5, p=p, entropy=1.0)
+    rows = records.rows(records.collect([tmp_path]))
+    assert set(labels.names(rows).values()) == set(lines)
+    made = drawn([tmp_path])
+    (axis,) = made["scores"].axes
+    assert sorted(label.get_text() for label in axis.get_yticklabels()) == sorted(lines)
+    (axis,) = made["hardness"].axes
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle(), line.get_linewidth()) for line in axis.lines}
+    assert len(looks) == len(axis.lines) == len(lines), "no two lines look alike"
+
+
+def test_intervals_and_axes_of_rates_end_at_100_percent(tmp_path):
+    for pooler, values in {"mean": (1.0, 0.9, 0.99), "max": (0.0, 0.1, 0.02)}.items():
+        for seed, value in enumerate(values):
+            run_folder(
+                tmp_path / f"{pooler}-{seed}", f"--task trec --encoder cnn --pooler {pooler} --seed {seed}", value
+            )
+    (axis,) = drawn([tmp_path])["scores"].axes
+    assert axis.get_xlim() == (0, 100)
+    bars = [bar.get_segments()[0][:, 0] for container in axis.containers for bar in container.lines[2]]
+    mean, half, _ = estimate([100.0, 90.0, 99.0])
+    low, low_half, _ = estimate([0.0, 10.0, 2.0])
+    assert low < low_half
+    assert mean + half > 100
+    assert [bar.tolist() for bar in bars] == [[0, pytest.approx(low + low_half)], [pytest.approx(mean - half), 100]]
+
+
+def test_no_figure_is_larger_than_a_page(tmp_path):
+    """All tasks of one class a text, with three poolings each."""
+    poolers = ("attention", "learned_norm", "mean")
+    tasks = [
+        task for task in TASKS if task not in ("file", "toy", "needles") and default_objective(task, {}) == "classify"
+    ]
+    for task in tasks:
+        for pooler in poolers:
+            p = 2.0 if pooler == "learned_norm" else None
+            run_folder(
+                tmp_path / f"{task}-{pooler}", f"--task {task} --encoder cnn --pooler {pooler}", 0.5, p=p, entropy=1
+            )
+    made = drawn([tmp_path])
+    assert set(made) == {"scores", "exponent", "hardness"}
+    for figure in made.values():
+        width, height = figure.get_size_inches()
+        assert width <= 6.9
+        assert height <= 9.0
+        assert len(figure.axes) >= len(tasks) >= 16
 
 
 def test_formats_hold_the_same_numbers(sweep_folder, capsys):

@@ -48,6 +48,7 @@ def test_the_run_folder_is_complete(finished):
         "metrics.jsonl",
         "parameters.npz",
         "summary.json",
+        "training.pdf",
         "training.png",
         "vocabulary.json",
     }

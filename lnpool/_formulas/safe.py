@@ -1,6 +1,5 @@
 """How the formulas keep NaN, infinities and the derivative rules of JAX out of where they must not come."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -31,19 +30,6 @@ def within(x: Array, lower: Array, upper: Array) -> Array:
 def cancelled(x: Array, at: Array) -> Array:
     """``x``, and 0 where only rounding is left of it, with the derivative of x everywhere."""
     return x - lax.stop_gradient(jnp.where(at, x, 0))
-
-
-@jax.custom_jvp
-def quotient(x: Array, y: Array) -> Array:
-    """x/y; its derivatives divide by y in turn, where JAX would take 1/y^2, which may leave float range alone."""
-    return x / y
-
-
-@quotient.defjvp
-def _tangent_of_quotient(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    (x, y), (dx, dy) = primals, tangents
-    of = quotient(x, y)
-    return of, quotient(dx, y) - of * quotient(dy, y)
 
 
 def sign_of(p: Array) -> Array:

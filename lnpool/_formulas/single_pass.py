@@ -17,14 +17,14 @@ from math import log
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lnpool._formulas.safe import log_ratio, quotient
+from lnpool._formulas.safe import log_ratio
 
 # Measured (docs/math.md, section 5): below, quotients by p amplify rounding; above, p log(h/r) loses digits that the
 # exact form keeps.
 EXPONENTS = (0.5, 30.0)
 SILENT = -1e12  # log of a zero linear state: its exponential is 0, and the cube that second derivatives hold a float32
 FARTHEST = -1e4  # the least log(h/reference) of log states: no share, and second derivatives multiply its square by r
-SMALLEST_SUM = 4e-18  # of W: a share of 10^-20 in it is still a float32
+SMALLEST_SUM = 4e-18  # of W: second derivatives hold 1/W^2, and that is still a float32
 LARGEST_RATIO = 1e34  # of r to W: second derivatives hold it, times p and a direction
 
 
@@ -67,7 +67,7 @@ def log_mean(p: Array, w: Array) -> Array:
 
 def slope(p: Array, w: Array, e: Array, rho: Array, mean_z: Array, sharpen: bool) -> Array:
     """dlog r/dp from the sums W > 0 and E."""
-    return (quotient(e, w) - (mean_z if sharpen else 0) - rho) / p
+    return (e / w - (mean_z if sharpen else 0) - rho) / p
 
 
 def pooled(is_linear: bool, reference: Array, rho: Array, log_output: bool) -> Array:

@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from lnpool import _compat
 from lnpool._formulas import exact, single_pass
-from lnpool._formulas.safe import at_least, cancelled, log_ratio, quotient, select, sign_of, within
+from lnpool._formulas.safe import at_least, cancelled, log_ratio, select, sign_of, within
 from lnpool._formulas.scale import SCALE_LIMITS
 from lnpool._types import Call, Residuals
 from lnpool._xla.cpu_blocks import Block, Parts
@@ -176,7 +176,8 @@ def _over_states(p: Array, states: Array, k: Array, root: Array, v: Array, of: R
     """
     zero, one = states == 0, (p == 1) & ~jnp.isneginf(of.value)
     at_zero = jnp.where(zero & one, v * k * jnp.exp(-jnp.where(one, of.value, 0)), 0)
-    return jnp.where(zero, at_zero, quotient(k * root, jnp.where(zero, 1, states)) * root)
+    ratio = root / jnp.sqrt(jnp.where(zero, 1, states))  # the derivative of w/h would hold 1/h^2, which may be no float
+    return jnp.where(zero, at_zero, k * ratio * ratio)
 
 
 # --- the exact form ---------------------------------------------------------------------------------------------------

@@ -235,6 +235,7 @@ def _expected(program, problem, second):
             (noise.x, noise.z, noise.p, np.abs(moving.x), np.abs(moving.z), np.abs(moving.p[:, None])),
         )
     )
+    inside &= np.abs(value.p) < HUGE
     out["jvp"] = Expected(shapes.r(jvp), shapes.r(jvp_noise), shapes.r(finite(jvp) & inside))
     if second:
         curved, curved_noise = _second(exact, a, moving)

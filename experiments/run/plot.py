@@ -25,8 +25,9 @@ def plot(path: Path, records: list[dict[str, Any]], facts: dict[str, Any], objec
     axes[0].plot(epochs[1:], training, label="training", **series(0, 2))
     for axis, (name, label) in zip(axes, {"loss": "loss", **objective.shown}.items(), strict=False):
         is_share = name in objective.shares
-        values = [record[name] * (100 if is_share else 1) for record in records]
-        axis.plot(epochs, values, label="validation", **series(1, 2))
+        if name in records[0]:  # a split whose texts have no classes has no loss
+            values = [record[name] * (100 if is_share else 1) for record in records]
+            axis.plot(epochs, values, label="validation", **series(1, 2))
         axis.set(xlabel="epoch", ylabel=f"{label} (%)" if is_share else label)
         if is_share:
             within(axis, 0, 100, "y")

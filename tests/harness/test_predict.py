@@ -184,7 +184,8 @@ def test_vectors_on_a_full_disk(ending, run, tmp_path, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("ending", [".parquet", ".npy"])
 def test_a_process_that_is_killed_leaves_no_file_of_vectors(ending, tmp_path):
     """What it wrote is there under a hidden name, which is no file of vectors."""
     code = f"""

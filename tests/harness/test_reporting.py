@@ -12,8 +12,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import report, train
-from experiments.reporting import figures, labels, measures, needles, records, sentences, statistics, tables
+from experiments.objectives import OBJECTIVES
+from experiments.reporting import attended, figures, labels, measures, needles, records, sentences, statistics, tables
 from experiments.reporting.statistics import Estimate, estimate, holm, paired
+from experiments.run import plot
 from experiments.run.config import default_objective, parse_args, to_json
 from experiments.sweeping import grid
 from experiments.tasks import TASKS
@@ -286,6 +288,39 @@ def test_no_figure_is_larger_than_a_page(tmp_path):
         assert width <= 6.9
         assert height <= 9.0
         assert len(figure.axes) >= len(tasks) >= 16
+
+
+def test_a_long_text_over_many_runs_fits_on_a_page(tmp_path, monkeypatch):
+    for pooler in ("attention", "learned_norm"):
+        for size in range(32, 62):
+            line = f"--task trec --encoder cnn --pooler {pooler} --encode.features {size}"
+            run_folder(tmp_path / f"{pooler}-{size}", line, 0.5)
+    rows = records.rows(records.collect([tmp_path]))
+    monkeypatch.setattr(attended, "weights", lambda run, text: np.full(80, 1 / 80))
+    figure = attended.draw("oak " * 80, rows)
+    assert figure.get_size_inches().tolist() == [6.9, 9.0]
+    called = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(set(called)) == len(called) == len(rows) == 60
+
+
+def test_the_plot_of_a_run_says_what_was_trained(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plot, "save", lambda figure, path: drawn.append(figure))
+    validated = [
+        {"epoch": n, "train_loss": 1.0, "loss": 1.0, "accuracy": n / 2, "macro_f1": 1.0, "p": [2, 3]} for n in range(3)
+    ]
+    facts = {"task": "trec", "encoder": "cnn", "pooler": "learned_norm", "seed": 7, "p": [2.0, 3.0]}
+    facts["test"] = {"accuracy": 0.5, "macro_f1": 0.25}
+    plot.plot(tmp_path / "training.png", validated, facts, OBJECTIVES["classify"])
+    (figure,) = drawn
+    assert figure.get_suptitle().splitlines() == [
+        "trec, cnn, learned_norm, seed 7",
+        "test accuracy 0.5000, macro-F1 0.2500 with p = 2.500 on average",
+    ]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "accuracy (%)", "macro-F1 (%)", "exponent p"]
+    assert figure.axes[1].get_ylim() == (0, 100)
+    assert figure.axes[1].lines[0].get_ydata().tolist() == [0, 50, 100]
+    assert len(figure.axes[3].lines) == 2
 
 
 def test_formats_hold_the_same_numbers(sweep_folder, capsys):

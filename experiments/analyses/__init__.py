@@ -2,6 +2,11 @@
 
 from experiments.analyses.gradient import Gradient
 from experiments.analyses.leave_one_out import LeaveOneOut
+from experiments.analyses.similarity import Similarity
 from experiments.base.contracts import Analysis
 
-ANALYSES: dict[str, type[Analysis]] = {"gradient": Gradient, "leave_one_out": LeaveOneOut}
+ANALYSES: dict[str, type[Analysis]] = {
+    "gradient": Gradient,
+    "leave_one_out": LeaveOneOut,
+    "similarity": Similarity,
+}

@@ -20,7 +20,8 @@ def plot(path: Path, records: list[dict[str, Any]], title: str, shown: Mapping[s
             continue
         if panel == "loss":
             axes.plot(epochs[1:], [record["train_loss"] for record in records[1:]], marker=".", label="train")
-        axes.plot(epochs, [record[panel] for record in records], marker=".", label="validation")
+        if panel in records[0]:  # a split whose texts are no classes has no loss
+            axes.plot(epochs, [record[panel] for record in records], marker=".", label="validation")
         axes.legend()
     figure.suptitle(title)
     figure.savefig(path, dpi=120)

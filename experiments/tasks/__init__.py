@@ -1,6 +1,7 @@
 """Tasks: examples and their order. A new one is a file here and a row in the table."""
 
 from experiments.base.contracts import Task
+from experiments.tasks.captions import Flickr8k
 from experiments.tasks.file import File
 from experiments.tasks.imdb import Imdb, Imdb8, ImdbScore
 from experiments.tasks.needles import Needles
@@ -27,6 +28,7 @@ TASKS: dict[str, type[Task]] = {
     "imdb_score": ImdbScore,
     "newsgroups20": Newsgroups,
     "reuters": Reuters,
+    "flickr8k": Flickr8k,
     "r8": R8,
     "r52": R52,
     "movie_snippets": MovieSnippets,

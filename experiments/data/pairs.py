@@ -44,11 +44,15 @@ def read(path: Path) -> list[Pair]:
         raise DataError(f"{path.name} is no text: it holds zero bytes.")
     rows = _rows(text, path.name)
     number, first = next(rows, (1, []))
+    if not first:
+        raise DataError(f"{path.name} has no rows: expected two texts and a score in each.")
     columns = _columns(first)
     found = [] if columns else [_pair(first, STS, f"{path.name}, row {number}")]
     found += [_pair(row, columns or STS, f"{path.name}, row {number}") for number, row in rows]
     if len({pair.score for pair in found}) < 2:
-        raise DataError(f"{path.name} has {len(found)} pairs with {len({p.score for p in found})} scores: expected two.")
+        raise DataError(
+            f"{path.name} has {len(found)} pairs with {len({p.score for p in found})} scores: expected two."
+        )
     return found
 
 

@@ -2,7 +2,7 @@
 
 With unit vectors x and a unit row w_j a class, cos theta_j = x . w_j and y the right class,
 
-    loss = -log( e^(s psi(theta_y)) / (e^(s psi(theta_y)) + sum_{j != y} e^(s cos theta_j)) ),     psi(theta) <= cos theta.
+    loss = -log( e^(s psi(theta_y)) / (e^(s psi(theta_y)) + sum_{j != y} e^(s cos theta_j)) ),  psi(theta) <= cos theta.
 
 All logits are computed (the dense form), so the loss is at least 0 in float32 too: the largest term of the softmax is
 exactly 1. psi is a function of the cosine, without an arc cosine, whose derivative has no bound.

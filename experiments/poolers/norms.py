@@ -18,6 +18,9 @@ from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
 from experiments.layers.masked import detach, masked_softmax
 
+LOGS = "exp"
+"""The scale limit that takes states as logarithms of what has powers; the result is a logarithm too: signed numbers."""
+
 
 @dataclasses.dataclass(frozen=True)
 class NormOptions:
@@ -42,7 +45,8 @@ class Norm(nnx.Module):
     def __init__(self, options: NormOptions, features: int, *, rngs: nnx.Rngs, **more: Any):
         chosen = dataclasses.asdict(options) | more
         self.centre, self.scale_limit = chosen.pop("centre"), options.scale_limit
-        self.pool = lnpool.nn.LearnedNormPool(features, rngs=rngs, **chosen)
+        self.in_logs = self.scale_limit == LOGS
+        self.pool = lnpool.nn.LearnedNormPool(features, rngs=rngs, log_output=self.in_logs, **chosen)
         self.features = features
 
     @property
@@ -84,7 +88,9 @@ class Norm(nnx.Module):
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the pooled states, the attention and the exponent."""
         pooled, attention = self.mean(states, mask)
-        if self.centre:
+        if self.in_logs:
+            pooled = jnp.where(mask.any(axis=1, keepdims=True), pooled, 0)
+        elif self.centre:
             neutral = jnp.exp(lnpool.scale_limit(jnp.zeros((), pooled.dtype), self.scale_limit))
             pooled = jnp.where(mask.any(axis=1, keepdims=True), pooled - neutral, 0)
         return pooled, {"attention": attention, "p": self.p}
@@ -94,6 +100,10 @@ class Norm(nnx.Module):
 class LearnedNormOptions(NormOptions):
     """r = [sum_i softmax(p z)_i h_i^p]^(1/p) with a trainable p."""
 
+    exponent: Literal["softplus", "positive", "bounded", "raw", "fixed"] = "softplus"
+    """How p is parametrised: softplus keeps p > 1, positive p > 0, fixed does not train it."""
+    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs", "exp"] = "tanh"
+    """The map from signed states to non-negative ones; abs limits nothing, exp takes them as logarithms, log r too."""
     per: Literal["layer", "head", "feature"] = "layer"
     """Whether one p serves the layer, or each head or feature has its own."""
     heads: Annotated[int, Interval("[1, 64]")] = 1

@@ -3,12 +3,11 @@
 The published lists say which photographs are for training, validation and test; photographs on no list are left out.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
-
-import dataclasses
 
 from experiments.base import files
 from experiments.base.errors import DataError
@@ -23,8 +22,11 @@ ARCHIVE = Archive(
     "Flickr8k_text.zip", "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
 )
 CAPTIONS = "Flickr8k.token.txt"
-LISTS = {split: f"Flickr_8k.{part}Images.txt" for split, part in
-         {"train": "train", "validation": "dev", "test": "test"}.items()}  # fmt: skip
+LISTS = {
+    "train": "Flickr_8k.trainImages.txt",
+    "validation": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
 _LINE = re.compile(r"([^#\t]+)#\d+\t(.+)")
 
 

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import signal
-from itertools import combinations
+from itertools import chain, combinations
 from typing import ClassVar
 
 import numpy as np
@@ -75,7 +75,7 @@ class ToyGroups(Toy):
     @classmethod
     def examples(cls, options: TextOptions) -> list[Example]:
         random, found = np.random.default_rng(2), []
-        pairs = [*combinations(sorted(sum(CLUES.values(), [])), 2)]
+        pairs = [*combinations(sorted(chain.from_iterable(CLUES.values())), 2)]
         for place, pair in enumerate(random.permutation(pairs)):
             split = "validation" if place < 6 else "test" if place < 12 else "train"
             for _ in range(TEXTS_A_GROUP):

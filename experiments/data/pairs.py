@@ -51,7 +51,7 @@ def read(path: Path) -> list[Pair]:
     found += [_pair(row, columns or STS, f"{path.name}, row {number}") for number, row in rows]
     if len({pair.score for pair in found}) < 2:
         raise DataError(
-            f"{path.name} has {len(found)} pairs with {len({p.score for p in found})} scores: expected two."
+            f"all {len(found)} pairs of {path.name} have the score {found[0].score}, expected different ones."
         )
     return found
 

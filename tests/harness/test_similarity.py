@@ -207,7 +207,7 @@ BAD_PAIRS = {
     "a missing text": (b"score,text1,text2\n1,,b\n", "row 2: a text is missing"),
     "no UTF-8": (b"score,text1,text2\n1,\xff\xfe,b\n", "expected text in UTF-8"),
     "no rows": (b"", "a.csv has no rows"),
-    "one score": (b"score,text1,text2\n1,a,b\n1,c,d\n", "has 2 pairs with 1 scores: expected two"),
+    "one score": (b"score,text1,text2\n1,a,b\n1,c,d\n", "all 2 pairs of a.csv have the score 1.0"),
     "zero bytes": (b"score,text1,text2\n1,a\0,b\n", "it holds zero bytes"),
 }
 

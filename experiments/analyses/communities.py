@@ -25,13 +25,13 @@ from experiments.data.text import Example
 from experiments.run.trained import Trained
 
 try:
-    from infomap import Infomap
+    import infomap
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from sklearn.metrics import adjusted_mutual_info_score
     from sklearn.neighbors import NearestNeighbors
 except ImportError:
-    Infomap = None
+    infomap = None  # type: ignore[assignment]
 
 TRIALS = 5
 """Starts of a search, the best of which counts."""
@@ -67,7 +67,7 @@ class Communities:
     Options: ClassVar[type] = CommunityOptions
 
     def __init__(self, options: CommunityOptions):
-        if Infomap is None:
+        if infomap is None:
             raise UsageError('communities need infomap and scikit-learn: pip install "lnpool[communities]"')
         self.options = options
 
@@ -98,13 +98,13 @@ class Communities:
             "labels": len(set(labels)) if isinstance(labels[0], str) else None,
             "AMI between seeds": _stability(partitions),
         }
-        found = [
+        members: list[dict[str, Any]] = [
             {"text": one.text, "target": one.target, "community": int(community)}
             for one, community in zip(chosen, best, strict=True)
         ]
         title = f"{trained.config.task}, {row['encoder']}, {row['pooler']}: {row['communities']} communities"
         figure = picture(vectors, links, best, labels, self.options.drawn, title) if self.options.drawn else None
-        return Findings([row], {"texts": len(chosen), "links": len(links.one)}, found, figure)
+        return Findings([row], {"texts": len(chosen), "links": len(links.one)}, members, figure)
 
 
 def neighbour_graph(vectors: Float[np.ndarray, "N D"], neighbours: int) -> Links:
@@ -129,7 +129,7 @@ def partition(links: Links, texts: int, seed: int) -> Int[np.ndarray, " N"]:
     Raises:
         DataError: the length that the library states is not that of the partition.
     """
-    search = Infomap(two_level=True, silent=True, seed=seed, num_trials=TRIALS)
+    search = infomap.Infomap(two_level=True, silent=True, seed=seed, num_trials=TRIALS)
     search.add_links(np.stack([links.one, links.other, links.weight], axis=1).astype(np.float64))
     result = search.run()
     modules = -np.arange(1, texts + 1)
@@ -192,7 +192,8 @@ def picture(
     ends = np.stack([places[at[links.one[both]]], places[at[links.other[both]]]], axis=1)
     axes.plot(*np.moveaxis(np.insert(ends, 2, np.nan, axis=1).reshape(-1, 2), 1, 0), color="0.85", lw=0.4, zorder=1)
     order = {module: place for place, (module, _) in enumerate(Counter(modules.tolist()).most_common())}
-    axes.scatter(*places.T, c=[order[m] % 20 for m in modules[chosen]], cmap="tab20", s=9, zorder=2)
+    colours = [order[module] % 20 for module in modules[chosen]]
+    axes.scatter(places[:, 0], places[:, 1], c=colours, cmap="tab20", s=9, zorder=2)
     for module in [*order][:NAMED]:
         inside = modules[chosen] == module
         if inside.any():

@@ -50,9 +50,7 @@ def read(path: Path) -> list[Pair]:
     found = [] if columns else [_pair(first, STS, f"{path.name}, row {number}")]
     found += [_pair(row, columns or STS, f"{path.name}, row {number}") for number, row in rows]
     if len({pair.score for pair in found}) < 2:
-        raise DataError(
-            f"all {len(found)} pairs of {path.name} have the score {found[0].score}, expected different ones."
-        )
+        raise DataError(f"all {len(found)} pairs of {path.name} have the score {found[0].score}: expected several.")
     return found
 
 

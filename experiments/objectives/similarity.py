@@ -45,13 +45,14 @@ class SimilarityOptions(HeadOptions):
     @property
     def psi(self) -> Callable[[Array], Array]:
         """What takes the place of the cosine of the right group."""
-        return {
+        psi: dict[str, Callable[[Array], Array]] = {
             "softmax": margins.softmax,
             "am_softmax": partial(margins.am_softmax, margin=self.margin),
             "a_softmax": partial(margins.a_softmax, multiple=self.multiple),
             "simpler_a_softmax": margins.simpler_a_softmax,
             "arcface": partial(margins.arcface, margin=self.margin),
-        }[self.loss]
+        }
+        return psi[self.loss]
 
 
 def ranks(cosines: Callable[[slice], np.ndarray], groups: Int[np.ndarray, " N"]) -> Int[np.ndarray, " Q"]:

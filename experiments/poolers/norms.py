@@ -28,10 +28,11 @@ class NormOptions:
 
     p_init: Annotated[float, Interval("[-64, 64]")] = 2.0
     """The exponent at the start."""
-    exponent: Literal["softplus", "bounded", "raw", "fixed"] = "softplus"
-    """How p is parametrised: softplus keeps p > 1, fixed does not train it."""
-    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"] = "tanh"
-    """The map from signed states to the non-negative states that have powers; abs limits nothing."""
+    exponent: Literal["softplus", "positive", "bounded", "raw", "fixed"] = "softplus"
+    """How p is parametrised: softplus keeps p > 1, positive p > 0, fixed does not train it."""
+    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs", "exp"] = "tanh"
+    """The map from signed states to the non-negative states that have powers; abs limits nothing, exp takes states as
+    logarithms and gives a logarithm."""
     centre: bool = True
     """Whether the result of neutral states, x = 0, is subtracted (1 with tanh): the classifier reads signed numbers."""
 
@@ -100,10 +101,6 @@ class Norm(nnx.Module):
 class LearnedNormOptions(NormOptions):
     """r = [sum_i softmax(p z)_i h_i^p]^(1/p) with a trainable p."""
 
-    exponent: Literal["softplus", "positive", "bounded", "raw", "fixed"] = "softplus"
-    """How p is parametrised: softplus keeps p > 1, positive p > 0, fixed does not train it."""
-    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs", "exp"] = "tanh"
-    """The map from signed states to non-negative ones; abs limits nothing, exp takes them as logarithms, log r too."""
     per: Literal["layer", "head", "feature"] = "layer"
     """Whether one p serves the layer, or each head or feature has its own."""
     heads: Annotated[int, Interval("[1, 64]")] = 1
@@ -175,7 +172,7 @@ class NaiveNorm(Norm):
         a, p = jnp.where(some, attention, 1)[..., None], self.pool.p
         h = jnp.exp(lnpool.scale_limit(states, self.scale_limit))
         pooled = (jnp.sum((a * h) ** p, axis=1) / jnp.sum(a**p, axis=1)) ** (1 / p)
-        return jnp.where(some, pooled, 0), attention
+        return jnp.where(some, jnp.log(pooled) if self.in_logs else pooled, 0), attention
 
 
 EXPONENTS = (-jnp.inf, 1.0, 2.0, 3.0, jnp.inf)

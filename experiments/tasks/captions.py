@@ -56,9 +56,9 @@ def _lines(path: Path, name: str) -> list[str]:
 class CaptionOptions(SourceOptions):
     """Captions of photographs."""
 
-    suggests: ClassVar[dict[str, Any]] = {"epochs": 8, "evaluations": 1}
+    suggests: ClassVar[dict[str, Any]] = {"evaluations": 1}
     """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
-    batch_size: Annotated[int, Interval("[1, 65536]")] = 128
+    batch_size: Annotated[int, Interval("[1, 65536]")] = 256
     """Batch size, in texts."""
 
 

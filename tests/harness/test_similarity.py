@@ -21,6 +21,7 @@ from experiments.data.targets import Groups
 from experiments.layers import margins
 from experiments.objectives import similarity
 from experiments.objectives.similarity import SimilarityOptions, Vectors, ranks
+from experiments.run import exported
 from experiments.run.config import parse_args
 from experiments.tasks import TASKS, captions
 from tests.harness import make_margins
@@ -52,6 +53,7 @@ def test_the_golden_inputs_are_those_of_the_program():
         np.testing.assert_allclose(GOLDEN[name], array, rtol=1e-12)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", PSI)
 def test_losses_and_gradients_are_those_of_an_independent_program(name):
     with jax.enable_x64(True):
@@ -100,6 +102,7 @@ def test_the_loss_rises_with_the_margin():
         assert (more > less).any()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ALL)
 def test_losses_are_not_negative_and_gradients_finite_in_float32(name):
     """A thousand classes, the right one at every cosine up to 1 and down to -1."""
@@ -118,6 +121,7 @@ def test_losses_are_not_negative_and_gradients_finite_in_float32(name):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ALL)
 def test_gradients_are_those_of_finite_differences(name):
     with jax.enable_x64(True):
@@ -302,6 +306,14 @@ def test_the_analysis_of_pairs_is_the_correlation_of_cosines(tmp_path, capsys):
     assert model["Spearman of these"] == pytest.approx(expected, abs=1e-6)
     assert counts["vectors"] == "tf-idf"
     assert found["options"]["ask"]["pairs"] == [str(tmp_path / "p.csv")]
+
+
+def test_the_numbers_of_a_vector_have_names_in_an_export():
+    class Model:
+        def answers(self, texts):
+            yield {"predictions": {"vector": np.zeros((1, 3)), "length": np.zeros(1)}}
+
+    assert exported._names(Model(), None) == ["length", "vector.0", "vector.1", "vector.2"]
 
 
 def test_the_analysis_needs_pairs(tmp_path, one_line):

@@ -1,6 +1,6 @@
 """Questions to a trained model: `python -m experiments.analyse RUN --analysis gradient [--split test] [--texts 200]`.
 
-Prints a Markdown table and writes it, with what it was computed from, as JSON.
+Prints a Markdown table and writes it, with what it was computed from, as JSON, and a picture where there is one.
 """
 
 import dataclasses
@@ -88,7 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
         bar = tqdm(chosen, unit="text", file=sys.stderr, disable=not sys.stderr.isatty())
         findings = ANALYSES[options.analysis](options.ask)(trained, bar)
         path = (options.out or options.run / run_folder.ANALYSES) / f"{options.analysis}-{options.split}.json"
-        run_folder.write_whole(path, run_folder.as_json({"options": to_dict(options), **findings._asdict()}))
+        found = {name: value for name, value in findings._asdict().items() if name != "figure"}
+        run_folder.write_whole(path, run_folder.as_json({"options": to_dict(options), **found}))
+        if findings.figure is not None:
+            findings.figure.savefig(path.with_suffix(".png"), dpi=110)
         print(markdown(findings.table))
         facts = ", ".join(f"{name} {value}" for name, value in findings.summary.items())
         print(f"{options.analysis} of {len(chosen)} texts of the {options.split} split: {facts}; {path}")

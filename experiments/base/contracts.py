@@ -266,6 +266,8 @@ class Findings(NamedTuple):
     """Facts about the whole: how many examples were used and how many were left out."""
     examples: list[dict[str, Any]]
     """What the table was computed from, example by example, as values that JSON can hold."""
+    figure: Any = None
+    """A picture of it, a figure of matplotlib, where there is one."""
 
 
 @runtime_checkable

@@ -91,6 +91,8 @@ def to_dict(options: Any) -> dict[str, Any]:
         value = getattr(options, field.name)
         if dataclasses.is_dataclass(value):
             value = to_dict(value)
+        elif isinstance(value, tuple):
+            value = [str(each) if isinstance(each, Path) else each for each in value]
         result[field.name] = str(value) if isinstance(value, Path) else value
     return result
 

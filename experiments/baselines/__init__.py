@@ -8,4 +8,5 @@ BASELINES: dict[str, Baseline] = {
     "language_model": ngram.language_model,
     "multilabel": linear.multilabel,
     "regress": linear.regress,
+    "similarity": linear.similarity,
 }

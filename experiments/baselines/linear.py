@@ -1,4 +1,4 @@
-"""Linear models of TF-IDF of words and word pairs: support vector machines for classes and tags, ridge for numbers.
+"""What TF-IDF vectors come to: support vector machines for classes and tags, ridge for numbers, cosine for groups.
 
 The penalty is chosen on the validation split; the test split is read once, at the end.
 """
@@ -17,6 +17,7 @@ from experiments.data.text_task import SPLITS
 from experiments.objectives import OBJECTIVES
 from experiments.objectives.multilabel import TagCounts
 from experiments.objectives.regress import Ranked
+from experiments.objectives.similarity import ranks, shares
 
 try:
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -84,8 +85,27 @@ def regress(task: type[Task], options: Any) -> dict[str, Any]:
     return _chosen("regress", splits, RIDGES, lambda alpha: Ridge(alpha=alpha, random_state=0), scores, parameters)
 
 
-def _splits(task: Any, options: Any, objective: str) -> tuple[dict[str, _Split], Any]:
+def similarity(task: type[Task], options: Any) -> dict[str, Any]:
+    """Rank texts by the cosine of their TF-IDF vectors, of words alone: nothing is trained, and nothing chosen."""
+    splits, kind = _splits(task, options, "similarity", analyzer=split_words, min_df=1)
+
+    def scores(split: _Split) -> dict[str, float]:
+        vectors = split.vectors  # of length 1, so products are cosines
+        return shares(ranks(lambda part: (vectors[part] @ vectors.T).toarray(), kind.encode(split.targets)))
+
+    return {
+        "encoder": "tf-idf",
+        "pooler": "cosine",
+        "test": scores(splits["test"]),
+        "validation": scores(splits["validation"]),
+        "parameters": splits["train"].vectors.shape[1],
+    }
+
+
+def _splits(task: Any, options: Any, objective: str, **counted: Any) -> tuple[dict[str, _Split], Any]:
     """Return the splits of a task of texts, vectors fitted to the training split, and its targets, fitted too.
+
+    What is counted is words and pairs of them, in two texts at least, unless said otherwise.
 
     Raises:
         UsageError: scikit-learn is missing, or the task has other targets.
@@ -105,7 +125,7 @@ def _splits(task: Any, options: Any, objective: str) -> tuple[dict[str, _Split],
     lacking = [size for size in OBJECTIVES[objective].needs if size not in {"words", *kind.sizes}]
     if lacking:
         raise UsageError(f"the objective {objective} needs {' and '.join(lacking)}, which the task has not.")
-    vectorizer = TfidfVectorizer(analyzer=_words_and_pairs, sublinear_tf=True, min_df=2)
+    vectorizer = TfidfVectorizer(**{"analyzer": _words_and_pairs, "sublinear_tf": True, "min_df": 2} | counted)
     try:
         vectorizer.fit(texts["train"])
     except ValueError:  # the vocabulary is empty

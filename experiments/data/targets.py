@@ -1,5 +1,6 @@
-"""What the texts of a data set carry: one class each, any number of tags, or a number."""
+"""What the texts of a data set carry: one class each, any number of tags, a number, or a group of paraphrases."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -116,3 +117,43 @@ class Numbers:
     def to_json(self) -> dict[str, float]:
         """Return mean and standard deviation."""
         return self._stored
+
+
+class Groups:
+    """A group of texts that say the same, one a text: Int [N]. The groups of the training split are what is trained.
+
+    Groups of other splits have numbers beyond these; a split is ranked by itself, so they are numbered in each.
+    """
+
+    key: ClassVar[str] = "groups"
+
+    @classmethod
+    def fit(cls, splits: dict[str, list[str]]) -> "Groups":
+        """Return the groups of the training split, sorted; every group has several texts, in one split."""
+        for split, values in splits.items():
+            alone = sorted(name for name, count in Counter(values).items() if count < 2)
+            if alone:
+                found = f"{len(alone)} groups of one text, as {alone[0]!r}"
+                raise DataError(f"the {split} split has {found}: expected two texts or more of every group.")
+        names = sorted(set(splits["train"]))
+        if len(names) < 2:
+            raise DataError(f"every text of the train split is of the group {names[0]!r}: give it two groups or more.")
+        both = set(names) & set().union(*(values for split, values in splits.items() if split != "train"))
+        if both:
+            raise DataError(f"the group {min(both)!r} is in the train split and in another: give it one split.")
+        return cls(names)
+
+    def __init__(self, stored: Iterable[str]):
+        self._stored = tuple(stored)
+        self.sizes: dict[str, int | float] = {"groups": len(self._stored)}
+        self._index = {name: index for index, name in enumerate(self._stored)}
+
+    def encode(self, values: Sequence[str]) -> Int[np.ndarray, " N"]:
+        """Return the number of every group; groups that are not trained come after those that are."""
+        others = sorted(set(values) - self._index.keys())
+        index = self._index | {name: len(self._stored) + place for place, name in enumerate(others)}
+        return np.array([index[value] for value in values], np.int32)
+
+    def to_json(self) -> list[str]:
+        """Return the names of the trained groups."""
+        return [*self._stored]

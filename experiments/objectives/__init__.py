@@ -5,10 +5,12 @@ from experiments.objectives.classify import Classify
 from experiments.objectives.language_model import LanguageModel
 from experiments.objectives.multilabel import Multilabel
 from experiments.objectives.regress import Regress
+from experiments.objectives.similarity import Similarity
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "classify": Classify,
     "language_model": LanguageModel,
     "multilabel": Multilabel,
     "regress": Regress,
+    "similarity": Similarity,
 }

@@ -18,6 +18,9 @@ from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
 from experiments.layers.masked import detach, masked_softmax
 
+LOGS = "exp"
+"""The scale limit that takes states as logarithms of what has powers; the result is a logarithm too: signed numbers."""
+
 
 @dataclasses.dataclass(frozen=True)
 class NormOptions:
@@ -25,10 +28,11 @@ class NormOptions:
 
     p_init: Annotated[float, Interval("[-64, 64]")] = 2.0
     """The exponent at the start."""
-    exponent: Literal["softplus", "bounded", "raw", "fixed"] = "softplus"
-    """How p is parametrised: softplus keeps p > 1, fixed does not train it."""
-    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs"] = "tanh"
-    """The map from signed states to the non-negative states that have powers; abs limits nothing."""
+    exponent: Literal["softplus", "positive", "bounded", "raw", "fixed"] = "softplus"
+    """How p is parametrised: softplus keeps p > 1, positive p > 0, fixed does not train it."""
+    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs", "exp"] = "tanh"
+    """The map from signed states to the non-negative states that have powers; abs limits nothing, exp takes states as
+    logarithms and gives a logarithm."""
     centre: bool = True
     """Whether the result of neutral states, x = 0, is subtracted (1 with tanh): the classifier reads signed numbers."""
 
@@ -42,7 +46,8 @@ class Norm(nnx.Module):
     def __init__(self, options: NormOptions, features: int, *, rngs: nnx.Rngs, **more: Any):
         chosen = dataclasses.asdict(options) | more
         self.centre, self.scale_limit = chosen.pop("centre"), options.scale_limit
-        self.pool = lnpool.nn.LearnedNormPool(features, rngs=rngs, **chosen)
+        self.in_logs = self.scale_limit == LOGS
+        self.pool = lnpool.nn.LearnedNormPool(features, rngs=rngs, log_output=self.in_logs, **chosen)
         self.features = features
 
     @property
@@ -84,7 +89,9 @@ class Norm(nnx.Module):
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the pooled states, the attention and the exponent."""
         pooled, attention = self.mean(states, mask)
-        if self.centre:
+        if self.in_logs:
+            pooled = jnp.where(mask.any(axis=1, keepdims=True), pooled, 0)
+        elif self.centre:
             neutral = jnp.exp(lnpool.scale_limit(jnp.zeros((), pooled.dtype), self.scale_limit))
             pooled = jnp.where(mask.any(axis=1, keepdims=True), pooled - neutral, 0)
         return pooled, {"attention": attention, "p": self.p}
@@ -165,7 +172,7 @@ class NaiveNorm(Norm):
         a, p = jnp.where(some, attention, 1)[..., None], self.pool.p
         h = jnp.exp(lnpool.scale_limit(states, self.scale_limit))
         pooled = (jnp.sum((a * h) ** p, axis=1) / jnp.sum(a**p, axis=1)) ** (1 / p)
-        return jnp.where(some, pooled, 0), attention
+        return jnp.where(some, jnp.log(pooled) if self.in_logs else pooled, 0), attention
 
 
 EXPONENTS = (-jnp.inf, 1.0, 2.0, 3.0, jnp.inf)

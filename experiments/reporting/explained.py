@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.base.errors import printable
+from experiments.base.errors import in_short, printable
 from experiments.run.explanation import ATTENTION, SHARE, Explained
 from experiments.run.trained import Trained
 
@@ -35,7 +35,7 @@ def prediction_in_words(found: Explained) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else printable(value)
+    return f"{value:.4f}" if isinstance(value, float) else in_short(value, most=80)
 
 
 def columns(found: Explained) -> str:

@@ -81,13 +81,16 @@ class Evaluation(NamedTuple):
         )
 
     def compute(self, term_weights: Mapping[str, float]) -> dict[str, float]:
-        """Return the metrics, the loss, its terms where there are several, scalars and diagnostics, by name."""
-        means = numbers(self.terms)
-        loss = sum(mean * term_weights.get(name, 1) for name, mean in means.items())
+        """Return the metrics, the loss, its terms where there are several, scalars and diagnostics, by name.
+
+        A term that no example counts for has no value, and a split without terms has no loss.
+        """
+        means = numbers({name: term for name, term in self.terms.items() if term.weight > 0})
+        loss = {"loss": sum(mean * term_weights.get(name, 1) for name, mean in means.items())} if means else {}
         terms = means if len(means) > 1 else {}
         return {
             **self.metrics.compute(),
-            "loss": loss,
+            **loss,
             **terms,
             **numbers(self.scalars),
             **self.diagnostics.compute(),

@@ -95,10 +95,14 @@ def _codec(trained: Trained) -> TextCodec:
 
 
 def _names(trained: Trained, codec: TextCodec) -> list[str]:
-    """Return what the numbers are called that are predicted of a text: the classes, the tags, or numbers by name."""
+    """Return what the numbers are called that are predicted of a text: the classes, the tags, or numbers by name.
+
+    The numbers of a vector are called by its name and their place: vector.0, vector.1, ...
+    """
     predictions = next(trained.answers([""]))["predictions"]
-    if isinstance(predictions, dict) and all(array.ndim == 1 for array in predictions.values()):
-        return sorted(predictions)
+    if isinstance(predictions, dict) and all(array.ndim <= 2 for array in predictions.values()):
+        places = {name: range(array.shape[1]) if array.ndim == 2 else [""] for name, array in predictions.items()}
+        return [f"{name}.{place}".rstrip(".") for name in sorted(places) for place in places[name]]
     if isinstance(predictions, np.ndarray) and predictions.dtype == np.float32:
         names = getattr(codec.targets, "names", ()) if predictions.ndim == 2 else ()
         if predictions.ndim == 1:

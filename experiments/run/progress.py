@@ -77,7 +77,7 @@ class Progress:
     def validation(self, record: dict[str, Any]) -> None:
         """Show a validation."""
         self._counts["validation"] += 1
-        numbers = {"loss": record["loss"], **{label: record[name] for name, label in self._shown.items()}}
+        numbers = {label: record[name] for name, label in {"loss": "loss", **self._shown}.items() if name in record}
         if isinstance(record.get("p"), float):
             numbers["p"] = record["p"]
         shown = ", ".join(f"{name} {number:.4g}" for name, number in numbers.items())

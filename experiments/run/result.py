@@ -110,7 +110,7 @@ def validations(run: Finished, facts: dict[str, Any]) -> list[dict[str, Any]]:
     for number, line in enumerate(text(run.content(METRICS), path).splitlines(), start=1):
         where = f"{path}, line {number}"
         record = object_of(line, where)
-        for name in ("step", "epoch", "loss", *(name for name in shown if name in record)):
+        for name in ("step", "epoch", *(name for name in ("loss", *shown) if name in record)):
             _check(where, name, record.get(name))
         if record.get("train_loss") is not None:
             _check(where, "train_loss", record["train_loss"])

@@ -1,8 +1,10 @@
 """Tasks: examples and their order. A new one is a file here and a row in the table."""
 
 from experiments.base.contracts import Task
+from experiments.tasks.captions import Flickr8k
 from experiments.tasks.file import File
 from experiments.tasks.imdb import Imdb, Imdb8, ImdbScore
+from experiments.tasks.intents import Clinc150
 from experiments.tasks.needles import Needles
 from experiments.tasks.newsgroups import Newsgroups
 from experiments.tasks.reuters import Reuters
@@ -27,6 +29,8 @@ TASKS: dict[str, type[Task]] = {
     "imdb_score": ImdbScore,
     "newsgroups20": Newsgroups,
     "reuters": Reuters,
+    "clinc150": Clinc150,
+    "flickr8k": Flickr8k,
     "r8": R8,
     "r52": R52,
     "movie_snippets": MovieSnippets,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.data.targets import Classes, Numbers, Tags
+from experiments.data.targets import Classes, Groups, Numbers, Tags
 from experiments.data.text import Example
 from experiments.data.text_task import TextCodec, TextTask
 from experiments.encoders import ENCODERS
@@ -23,13 +23,15 @@ from tests.harness.tiny import MASK, TOKENS, VOCABULARY, batch_of, tiny
 
 EACH_OBJECTIVE = pytest.mark.parametrize("name", sorted(OBJECTIVES))
 EACH_TASK = pytest.mark.parametrize("name", sorted(TASKS))
-SIZES = {"words": VOCABULARY, "classes": 4, "tags": 3, "numbers": 1, "mean": 2.0, "scale": 3.0}
+SIZES = {"words": VOCABULARY, "classes": 4, "tags": 3, "numbers": 1, "mean": 2.0, "scale": 3.0, "groups": 3}
 TARGETS = {
     "classes": np.array([1, 0, 3, 2], np.int32),
     "tags": np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 1]], np.float32),
     "numbers": np.array([1.0, -2.0, 5.0, 2.5], np.float32),
+    "groups": np.array([1, 0, 1, 2], np.int32),
 }
 VALUES = {Classes: ["x", "y"], Tags: [("a", "b"), ("b",), ()], Numbers: [1.0, 2.0, 4.0]}
+TEXTS_A_GROUP = 3
 
 
 def objective_of(name: str):
@@ -138,13 +140,20 @@ def test_a_configuration_survives_json(name):
     assert from_json(to_json(config)) == config
 
 
+def target_of(kind, n: int):
+    """The target of a text, of several values a split; a group is in one split."""
+    if kind is Groups:
+        return f"{n % 3} {n // 3 // TEXTS_A_GROUP}"
+    return VALUES[kind][n // 3 % len(VALUES[kind])]
+
+
 def task_of(name: str, **options) -> TextTask:
     """A task of a few texts of its own kind."""
     kind = TASKS[name]
     examples = [
         Example(
             " ".join(f"w{(n * k) % 7}" for k in range(1, n % 6 + 1)) + ". " + "w1 w2 " * (n % 3),
-            VALUES[kind.Targets][n // 3 % len(VALUES[kind.Targets])],
+            target_of(kind.Targets, n),
             ("train", "validation", "test")[n % 3],
         )
         for n in range(36)

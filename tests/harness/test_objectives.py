@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+from itertools import chain, combinations
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from experiments import baseline, report, sweep
 from experiments.base.options import as_arguments
 from experiments.baselines import BASELINES
 from experiments.baselines.ngram import NGrams
-from experiments.data.targets import Numbers, Tags
+from experiments.data.targets import Groups, Numbers, Tags
 from experiments.data.text import Example
 from experiments.data.text_task import TextOptions
 from experiments.objectives import OBJECTIVES
@@ -65,7 +66,26 @@ class ToyNumbers(Toy):
         return [example._replace(target=VALUES[example.target]) for example in toy_examples()]
 
 
-TOYS = {"toy": Toy, "toy_tags": ToyTags, "toy_numbers": ToyNumbers}
+class ToyGroups(Toy):
+    """Texts of one group name the same two things; held-out groups name known things together for the first time."""
+
+    Targets: ClassVar[type] = Groups
+    objective: ClassVar[str] = "similarity"
+
+    @classmethod
+    def examples(cls, options: TextOptions) -> list[Example]:
+        random, found = np.random.default_rng(2), []
+        pairs = [*combinations(sorted(chain.from_iterable(CLUES.values())), 2)]
+        for place, pair in enumerate(random.permutation(pairs)):
+            split = "validation" if place < 6 else "test" if place < 12 else "train"
+            for _ in range(TEXTS_A_GROUP):
+                words = [*pair, *random.choice(FILLER, random.integers(0, 5))]
+                found.append(Example(" ".join(random.permutation(words)), " ".join(pair), split))
+        return found
+
+
+TEXTS_A_GROUP = 8
+TOYS = {"toy": Toy, "toy_groups": ToyGroups, "toy_tags": ToyTags, "toy_numbers": ToyNumbers}
 CARRIED = {name: {"words", *kind(TextOptions()).codec.sizes} for name, kind in TOYS.items()}
 FITTING = {
     name: next(toy for toy in TOYS if set(kind.needs) <= CARRIED[toy])
@@ -85,6 +105,8 @@ def trivial(name: str) -> float | None:
         return 2 * true / (true + 3 * len(targets))
     if name == "regress":
         return float(np.var(targets))
+    if name == "similarity":
+        return (TEXTS_A_GROUP - 1) / (len(targets) - 1)
     if name == "language_model":
         return float(len(FILLER) + sum(map(len, CLUES.values())))
     return None

@@ -1,5 +1,6 @@
 """Every encoder with every pooler: padding never changes a result."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -187,3 +188,19 @@ def test_the_exponent_has_its_own_rate_and_no_decay():
 def test_the_step_size_rises_and_falls():
     schedule = optimiser.schedule(OptimOptions(learning_rate=1.0, warmup=0.2), steps=10)
     np.testing.assert_allclose([schedule(step) for step in (0, 1, 2, 6, 10)], [0, 0.5, 1, 0.5, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["learned_norm", "naive_norm", "power_mean"])
+def test_states_as_logarithms_give_a_logarithm(name):
+    """r = log(sum_i v_i exp(p x_i)) / p: signed numbers from signed states, and 0 for a text without tokens."""
+    options = dataclasses.replace(POOLERS[name].Options(), scale_limit="exp", exponent="positive", p_init=0.7)
+    pooler = POOLERS[name](options, 8, rngs=nnx.Rngs(0))
+    states, mask = jnp.array(STATES), jnp.array(MASK)
+    found, _ = pooler(states, mask)
+    scores = pooler.scores(states, mask)
+    z = np.zeros(MASK.shape) if scores is None else 0.7 * np.float64(scores)
+    for row, real in enumerate(MASK):
+        x, v = np.float64(STATES[row][real]), np.exp(z[row][real])
+        expected = np.log(v @ np.exp(0.7 * x) / v.sum()) / 0.7 if real.any() else np.zeros(8)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
+    assert (np.asarray(found) < 0).any()

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from experiments.analyses import ANALYSES
 from experiments.base.command_line import command, parse
 from experiments.base.errors import UsageError, unknown
+from experiments.base.figures import save
 from experiments.base.options import Interval, to_dict, validate
 from experiments.data.text import Example
 from experiments.data.text_task import TextTask
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = {name: value for name, value in findings._asdict().items() if name != "figure"}
         run_folder.write_whole(path, run_folder.as_json({"options": to_dict(options), **found}))
         if findings.figure is not None:
-            findings.figure.savefig(path.with_suffix(".png"), dpi=110)
+            save(findings.figure, path.with_suffix(".png"))
         print(markdown(findings.table))
         facts = ", ".join(f"{name} {value}" for name, value in findings.summary.items())
         print(f"{options.analysis} of {len(chosen)} texts of the {options.split} split: {facts}; {path}")

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from experiments.base.contracts import Findings
 from experiments.base.errors import DataError, UsageError
+from experiments.base.figures import WIDTH, in_style, panels
 from experiments.base.options import Interval
 from experiments.data.text import Example
 from experiments.run.trained import Trained
@@ -169,6 +170,7 @@ def _stability(partitions: list[Int[np.ndarray, " N"]]) -> float | None:
     return float(np.mean(pairs)) if pairs else None
 
 
+@in_style
 def picture(
     vectors: Float[np.ndarray, "N D"],
     links: Links,
@@ -184,8 +186,7 @@ def picture(
     start = PCA(2, random_state=0).fit_transform(unit)
     start /= max(start[:, 0].std(), 1e-12) * 1e4
     places = TSNE(2, perplexity=perplexity, init=start, random_state=0).fit_transform(unit)
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, WIDTH, width=WIDTH)
     at = np.full(len(vectors), -1)
     at[chosen] = np.arange(len(chosen))
     both = (at[links.one] >= 0) & (at[links.other] >= 0)
@@ -193,11 +194,11 @@ def picture(
     axes.plot(*np.moveaxis(np.insert(ends, 2, np.nan, axis=1).reshape(-1, 2), 1, 0), color="0.85", lw=0.4, zorder=1)
     order = {module: place for place, (module, _) in enumerate(Counter(modules.tolist()).most_common())}
     colours = [order[module] % 20 for module in modules[chosen]]
-    axes.scatter(places[:, 0], places[:, 1], c=colours, cmap="tab20", s=9, zorder=2)
+    axes.scatter(places[:, 0], places[:, 1], c=colours, cmap="tab20", s=6, zorder=2)
     for module in [*order][:NAMED]:
         inside = modules[chosen] == module
         if inside.any():
             name, _ = Counter(str(labels[text]) for text in np.flatnonzero(modules == module)).most_common(1)[0]
-            axes.annotate(name, np.median(places[inside], axis=0), fontsize=8, ha="center", zorder=3)
+            axes.annotate(name, np.median(places[inside], axis=0), ha="center", zorder=3)
     axes.set(title=title, xticks=[], yticks=[])
     return figure

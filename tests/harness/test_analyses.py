@@ -10,7 +10,7 @@ from scipy import stats
 
 from experiments import analyse
 from experiments.analyses import ANALYSES
-from experiments.base.contracts import Analysis
+from experiments.base.contracts import Analysis, Findings
 from experiments.base.errors import UsageError
 from experiments.data.text import Example
 from experiments.run.importance import GRADIENT, distance, measured, tau, without_each_word
@@ -20,6 +20,7 @@ from tests.harness.untrained import saved, untrained
 
 TEXTS = ["the small oak of a dog", "cat", "", "a saw the moss in file small", "unheard of words", "of of of"]
 EXAMPLES = [Example(text, "animal", "test") for text in TEXTS]
+OF_WORDS = ("gradient", "leave_one_out")  # the analyses that compare weights of words
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_texts_longer_than_the_model_reads_are_cut(runs):
     assert all(len(values) == 12 for values in text.measures.values())
 
 
-@pytest.mark.parametrize("analysis", ANALYSES)
+@pytest.mark.parametrize("analysis", OF_WORDS)
 def test_the_table_follows_from_what_is_stored(analysis, runs, tmp_path, capsys):
     _, folder = runs("learned_norm")
     line = [str(folder), "--analysis", analysis, "--texts", "20", "--out", str(tmp_path)]
@@ -195,10 +196,10 @@ def test_a_pooling_without_weights_has_the_gradient_only(runs):
 
 def test_no_text_is_an_empty_table(runs):
     trained, _ = runs("attention")
-    for analysis in ANALYSES.values():
-        made = analysis(analysis.Options())
+    for name in OF_WORDS:
+        made = ANALYSES[name](ANALYSES[name].Options())
         assert isinstance(made, Analysis)
-        assert made(trained, [EXAMPLES[2]]) == ([], {"texts": 0}, [])
+        assert made(trained, [EXAMPLES[2]]) == Findings([], {"texts": 0}, [])
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class Communities:
 
     def __init__(self, options: CommunityOptions):
         if infomap is None:
-            raise UsageError('communities need infomap and scikit-learn: pip install "lnpool[communities]"')
+            raise UsageError('communities need infomap and scikit-learn: python -m pip install -e ".[communities]"')
         self.options = options
 
     def __call__(self, trained: Trained, examples: Iterable[Example]) -> Findings:

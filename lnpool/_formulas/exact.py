@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lnpool._formulas.safe import at_most, cancelled, finite, select, sign_of
+from lnpool._formulas.safe import at_most, equal_by_rounding, finite, select, sign_of
 from lnpool._formulas.series import eta, log1p_ratio, psi
 
 SMALLEST = 1e-12  # size of an exponent
@@ -61,13 +61,12 @@ def exponents(p: Array, d: Array, z: Array, sharpen: bool) -> tuple[Array, Array
 def relative(scale: Array, y: Array, y_reference: Array) -> Array:
     """The exponents of W: subtract before multiplying, p (y - y_ref) keeps the digits that p y - p y_ref has lost.
 
-    y and y_ref come of two passes, which XLA may round differently. Where p would make more of that than a share can
-    bear, what differs by roundings is equal.
+    y and y_ref come of two passes, which XLA may round differently; a large p would make a share of that, so what
+    differs by roundings is equal.
     """
     y_reference = jnp.where(jnp.isinf(y_reference), 0, y_reference)
-    difference, eps = y - y_reference, float(jnp.finfo(y.dtype).eps)
-    rounding = 4 * eps * jnp.maximum(jnp.abs(y_reference), 1)
-    difference = cancelled(difference, (jnp.abs(scale) > 0.1 / eps) & (jnp.abs(difference) < rounding))
+    size = jnp.where(_as_infinite(scale), jnp.maximum(jnp.abs(y_reference), 1), y_reference)
+    difference = equal_by_rounding(y - y_reference, size, _large(scale))
     return at_most(scale * difference, 0)
 
 
@@ -146,6 +145,11 @@ def _exp_or_0(keep: Array, exponent: Array) -> Array:
 def _large(p: Array) -> Array:
     """Where p l has lost digits that log w has kept: rho may be off by a rounding, of which p l has p times as much."""
     return jnp.abs(p) > 8
+
+
+def _as_infinite(p: Array) -> Array:
+    """Where a rounding of a number of size 1, times p, decides between two tokens."""
+    return jnp.abs(p) > 0.1 / float(jnp.finfo(p.dtype).eps)
 
 
 def shares_of_zeros(zero: Array, log_v: Array, mask: Array | None) -> Array:

@@ -32,6 +32,11 @@ def cancelled(x: Array, at: Array) -> Array:
     return x - lax.stop_gradient(jnp.where(at, x, 0))
 
 
+def equal_by_rounding(difference: Array, of: Array, at: Array | bool = True) -> Array:
+    """A difference of two numbers of the size of ``of``, and 0 where it is no more than four roundings of them."""
+    return cancelled(difference, at & (jnp.abs(difference) <= 2 * float(jnp.finfo(of.dtype).eps) * jnp.abs(of)))
+
+
 def sign_of(p: Array) -> Array:
     """+1 for p >= 0, else -1."""
     return jnp.where(p >= 0, 1, -1).astype(p.dtype)

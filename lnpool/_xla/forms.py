@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from lnpool import _compat
 from lnpool._formulas import exact, single_pass
-from lnpool._formulas.safe import at_least, cancelled, log_ratio, select, sign_of, within
+from lnpool._formulas.safe import at_least, cancelled, equal_by_rounding, log_ratio, select, sign_of, within
 from lnpool._formulas.scale import SCALE_LIMITS
 from lnpool._types import Call, Residuals
 from lnpool._xla.cpu_blocks import Block, Parts
@@ -200,6 +200,8 @@ def elements(texts: Texts, block: Block, reference: Array, offset: Array, log_z:
     z, log_v = texts.z_and_log_v(block, offset, log_z)
     keep = ~zero if block.mask is None else ~zero & block.mask
     d = log_ratio(texts.call.is_linear, states, zero, reference)
+    if texts.call.scale_limit:  # each pass computes the limit anew
+        d = equal_by_rounding(d, reference)
     return Elements(d, zero, keep, z, select(block.mask, log_v, 0))
 
 

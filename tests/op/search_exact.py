@@ -269,13 +269,10 @@ def _first(exact: Exact, a: Rows) -> tuple[Gradients, Gradients]:
     roundings = 2 * exact.log_output if exact.linear else 1  # of a number as large as log r: a logarithm, a sum
     rounding = roundings * u * r * np.abs(np.where(s.dead, 0, s.log_r))
     below = np.maximum(s.log_ratio, np.where(s.dead, 0, exact.log_bound - s.log_r))  # a promised bound is the reference
-    # Each pass computes a scale limit anew, and XLA may round it differently: the shares know p times that.
-    anew = np.where(np.isinf(a.p[:, None]), 0, np.abs(a.p[:, None])) * r * np.max(ulps.x, 1, keepdims=True)
-    anew = np.where(s.dead, 0, anew) * exact.is_limit
     noise = Gradients(
         r=u * r * value_bound(below) + (0 if exact.linear else moved.r) + rounding + TINY,
-        x=u * np.abs(value.x) + inherent_x + floor + anew * s.w * np.abs(exact.limit.first(a.x)) + TINY,
-        z=u * np.abs(value.z) + moved.z + u * r + anew * np.maximum(s.w, s.v) + TINY,
+        x=u * np.abs(value.x) + inherent_x + floor + TINY,
+        z=u * np.abs(value.z) + moved.z + u * r + TINY,
         p=u * np.abs(value.p) + moved.p + u * r + TINY * (1 + np.abs(s.slope)),  # an r below float range is 0
     )
     return value, noise

@@ -25,7 +25,7 @@ from experiments.run import build
 from experiments.run.clock import Clock
 from experiments.run.config import default_config
 from experiments.run.loop import prepare
-from experiments.run.step import Programs, train_step
+from experiments.run.step import Programs, StepBatch, train_step
 
 PROGRAM = "benchmarks.steps"
 FREE = "mean"
@@ -49,7 +49,7 @@ def program(encoder: str, pooler: str, task: Any, config: Any) -> Program:
 def batch_of(task: Any, seed: int) -> Any:
     """Return the first batch of a seed as a training step takes it, on the device."""
     batch = task.train_batch(seed, 0)
-    return devices.put_batch((batch, np.zeros(len(batch.weights), np.int32)))
+    return devices.put_batch(StepBatch(batch, np.zeros(len(batch.weights), np.int32)))
 
 
 def in_turn_and_at_once(encoder: str, pooler: str, task: Any, config: Any, seeds: int) -> list[Program]:

@@ -6,9 +6,9 @@ records --task--> batch --objective--> outputs --objective--> terms (summed: the
      tokens [B T] --encoder--> states [B T D] --pooler--> pooled [B E]      mask [B T]: True at real tokens
 ```
 
-A batch is a pytree of arrays whose first axis is that of the examples. It has `weights` [B], 0 at the empty rows that
-fill the last batch and 1 elsewhere; its boolean arrays are masks, True at real tokens. Outputs are arrays by name:
-`states`, `mask`, `pooled`, `attention`, `logits` and whatever else an objective computes.
+A batch is a named tuple, a pytree of arrays whose first axis is that of the examples. It has `weights` [B], 0 at the
+empty rows that fill the last batch and 1 elsewhere; its boolean arrays are masks, True at real tokens. Outputs are
+arrays by name: `states`, `mask`, `pooled`, `attention`, `logits` and whatever else an objective computes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

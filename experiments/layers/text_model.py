@@ -74,6 +74,11 @@ def is_exponent(path: tuple[Any, ...]) -> bool:
     return leaf_name(path).split(".")[-1] == "rho"
 
 
+def exponents(parameters: Any) -> list[bool]:
+    """Return for every parameter whether it is the raw exponent of a pooler, in the order of the leaves."""
+    return [is_exponent(path) for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
+
+
 def in_dtype(encoder: Encoder, dtype: str) -> Encoder:
     """Return an encoder that computes in a dtype: that of its parameters, but for those of a pooler inside.
 

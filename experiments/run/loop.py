@@ -20,10 +20,10 @@ import numpy as np
 from flax import nnx
 
 from experiments.base import devices
-from experiments.base.contracts import Batch, Objective, Task
+from experiments.base.contracts import Objective, Task
 from experiments.base.errors import NonFiniteError
 from experiments.objectives import OBJECTIVES
-from experiments.run import build
+from experiments.run import build, held_out
 from experiments.run.clock import Clock
 from experiments.run.config import CONFIG, NO_POOLER, Config, to_json
 from experiments.run.diagnostics import evaluate
@@ -35,7 +35,7 @@ from experiments.run.progress import Progress
 from experiments.run.result import result_of
 from experiments.run.saver import Saver
 from experiments.run.signals import Stop
-from experiments.run.step import Programs, Recipe, State, StepReport, culprit, leaf_names
+from experiments.run.step import Programs, Recipe, State, StepBatch, StepReport, culprit, leaf_names
 from experiments.run.trace import Trace
 from experiments.storage.finished import finished
 from experiments.storage.parameters import PARAMETERS, save_parameters
@@ -122,11 +122,12 @@ def fit(run: Run, state: State) -> None:
     check_trained(run, state)
 
 
-def next_batch(run: Run, step: int, request: int) -> tuple[tuple[Batch, jax.Array], int]:
-    """Return the batch of a step with a request a row, on the devices, and the number of real tokens in it."""
+def next_batch(run: Run, step: int, request: int) -> tuple[StepBatch, int]:
+    """Return the batch of a step with what accompanies its rows, on the devices, and its number of real tokens."""
     batch = run.task.train_batch(run.config.seed, step)
-    tokens = sum(int(leaf.sum()) for leaf in jax.tree.leaves(batch) if leaf.dtype == bool)
-    return devices.put_batch((batch, np.full(len(batch.weights), request, np.int32))), tokens
+    rows, tokens = len(batch.weights), sum(int(leaf.sum()) for leaf in jax.tree.leaves(batch) if leaf.dtype == bool)
+    kept = held_out.rows_of(run.task, run.config, step, rows)
+    return devices.put_batch(StepBatch(batch, np.full(rows, request, np.int32), kept)), tokens
 
 
 def settle(run: Run, pending: Pending | None) -> int:
@@ -189,6 +190,7 @@ def prepare(config: Config, task: Task) -> Prepared:
     objective, embeddings = build.objective(config, task.codec.sizes)
     found = build.read_vectors(embeddings, config, task.codec)
     graph, parameters, frozen = nnx.split(objective, nnx.Param, ...)  # type: ignore[misc]
+    held_out.check(task, config, parameters)
     optimiser = optimizer(config.optim, parameters, config.epochs * task.steps_per_epoch)
     average = jax.tree.map(jnp.copy, parameters) if config.optim.average else None
     state = State(parameters, optimiser.init(parameters), average, jnp.zeros((), jnp.int32))
@@ -263,11 +265,8 @@ def finish(run: Run, folder: RunFolder, found: float | None) -> dict[str, Any]:
     for name, value in test.items():
         if not math.isfinite(value):
             raise NonFiniteError(f"the {name} of the test is {value}: try a smaller --optim.learning-rate.")
-    facts = summary(run, test) | {
-        "vectors_found": found,
-        "data": run.task.describe(),
-        "versions": environment(),
-    }
+    data = run.task.describe() | held_out.facts(run.task, run.config)
+    facts = summary(run, test) | {"vectors_found": found, "data": data, "versions": environment()}
     parameters = devices.gather(nnx.state(run.programs.objective(journal.best_parameters)))
     if devices.is_first():
         folder.check_place()

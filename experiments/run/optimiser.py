@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.base.options import Interval
+from experiments.base.options import Interval, added
 from experiments.layers.text_model import is_exponent
 
 
@@ -25,6 +25,8 @@ class OptimOptions:
     """Share of all steps in which the learning rate rises to its peak."""
     clip: Annotated[float, Interval("(0, 1e9]")] = 1.0
     """Gradient clipping: a gradient of a larger global norm is scaled down to this norm."""
+    held_out: Annotated[float, Interval("[0, 0.5]"), added(0.0)] = 0.0
+    """Share of the training texts that teach the exponent and nothing else; with 0 it learns from all, as the rest."""
     average: Annotated[float, Interval("[0, 1)")] = 0.0
     """Decay of an exponential moving average of the parameters, which is then validated and tested; 0 has none."""
     accumulate: Annotated[int, Interval("[1, 100000]")] = 1

@@ -12,7 +12,7 @@ from flax import nnx
 
 from experiments.base import devices
 from experiments.base.contracts import Batch, Last, Mean, Objective
-from experiments.layers.text_model import leaf_name
+from experiments.layers.text_model import exponents, leaf_name
 from experiments.run.clock import Clock
 from experiments.run.diagnostics import Diagnostics, Evaluation, with_exponent_gradient
 from experiments.run.optimiser import OptimOptions, average
@@ -48,6 +48,16 @@ class Recipe(NamedTuple):
         return nnx.merge(self.graph, *devices.constrain((parameters, frozen)))
 
 
+class StepBatch(NamedTuple):
+    """The batch of a step, and for each of its rows what it is for."""
+
+    examples: Batch
+    requests: jax.Array
+    """The request [B] of the process that gives the row; see `Saver.request`."""
+    held_out: jax.Array | None = None
+    """1 at rows from which only the exponent learns [B]; None where there are none."""
+
+
 class StepReport(NamedTuple):
     """What a training step reports.
 
@@ -72,7 +82,7 @@ def total_loss(objective: Objective, terms: Mapping[str, Mean]) -> jax.Array:
 
 
 def train_step(
-    recipe: Recipe, noise: jax.Array, frozen: nnx.State, state: State, batch: tuple[Batch, jax.Array]
+    recipe: Recipe, noise: jax.Array, frozen: nnx.State, state: State, batch: StepBatch
 ) -> tuple[State, StepReport]:
     """Return the state after one update and what to report.
 
@@ -81,19 +91,24 @@ def train_step(
         noise: random key of the run; that of the step is folded from it.
         frozen: all of the objective that is no trained parameter.
         state: the state before.
-        batch: the batch, and for each of its rows the request of the process that gives it.
+        batch: the batch, and what accompanies its rows.
     """
-    examples, requests = batch
+    examples, held_out = batch.examples, batch.held_out
     key = jax.random.fold_in(noise, state.step)
 
-    def loss_of(parameters: nnx.State) -> tuple[jax.Array, Mapping[str, Mean | Last]]:
-        objective = recipe.objective(parameters, frozen)
-        outputs = objective(examples, nnx.Rngs(dropout=key))
-        terms = objective.terms(outputs, examples)
-        logged = {**(terms if len(terms) > 1 else {}), **objective.scalars(outputs, examples)}
+    def loss_of(parameters: nnx.State, weights: jax.Array) -> tuple[jax.Array, Mapping[str, Mean | Last]]:
+        objective, counted = recipe.objective(parameters, frozen), examples._replace(weights=weights)
+        outputs = objective(counted, nnx.Rngs(dropout=key))
+        terms = objective.terms(outputs, counted)
+        logged = {**(terms if len(terms) > 1 else {}), **objective.scalars(outputs, counted)}
         return total_loss(objective, terms), logged
 
-    (loss, scalars), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
+    gradients_of = jax.value_and_grad(loss_of, has_aux=True)
+    learned = examples.weights if held_out is None else examples.weights * (1 - held_out)
+    (loss, scalars), gradients = gradients_of(state.parameters, learned)
+    if held_out is not None:  # all but the exponents of the second gradient is not used, and so not computed
+        _, others = gradients_of(state.parameters, examples.weights * held_out)
+        gradients = with_exponents(gradients, others)
     norms = [jnp.sqrt(jnp.square(leaf).sum()) for leaf in jax.tree.leaves(gradients)]
     updates, moments = recipe.optimizer.update(gradients, state.optimizer, state.parameters)
     parameters = optax.apply_updates(state.parameters, updates)
@@ -101,7 +116,7 @@ def train_step(
     proposed = State(parameters, moments, moved, state.step)
     accepted = all_finite([loss, *norms, parameters])
     kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposed, state)
-    report = StepReport(loss, scalars, norms, accepted, requests.max())
+    report = StepReport(loss, scalars, norms, accepted, batch.requests.max())
     return devices.constrain(kept._replace(step=state.step + 1), recipe.sharded), devices.constrain(report)
 
 
@@ -164,6 +179,13 @@ class Programs(NamedTuple):
             PerShape(partial(evaluation_step, recipe), clock, frozen),
             lambda parameters: nnx.merge(recipe.graph, parameters, frozen),
         )
+
+
+def with_exponents(gradients: nnx.State, others: nnx.State) -> nnx.State:
+    """Return gradients with those of the exponents taken from others."""
+    leaves, structure = jax.tree.flatten(gradients)
+    chosen = zip(exponents(gradients), leaves, jax.tree.leaves(others), strict=True)
+    return jax.tree.unflatten(structure, [other if exponent else own for exponent, own, other in chosen])
 
 
 def all_finite(tree: Any) -> jax.Array:

@@ -19,7 +19,7 @@ from experiments.run import build, loop
 from experiments.run.clock import Clock
 from experiments.run.config import default_config
 from experiments.run.diagnostics import evaluate
-from experiments.run.step import Programs, State
+from experiments.run.step import Programs, State, StepBatch
 
 VOCABULARY = 30
 LENGTHS = np.array([5, 1, 3, 0])
@@ -61,7 +61,7 @@ class Prepared(NamedTuple):
     term_weights: Mapping[str, float]
 
     def train(self, state, batch):
-        return self.programs.train(state, devices.put_batch((batch, np.zeros(len(batch.weights), np.int32))))
+        return self.programs.train(state, devices.put_batch(StepBatch(batch, np.zeros(len(batch.weights), np.int32))))
 
     def evaluate(self, parameters, task, split):
         return evaluate(self.programs.evaluate, parameters, task.batches(split), self.term_weights)[0]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from experiments.base.figures import COLOURS, COLUMN, WIDTH, in_style, legend_below, panels, series, within
+from experiments.base.figures import COLOURS, COLUMN, MARKERS, WIDTH, in_style, legend_below, panels, series, within
 from experiments.reporting.labels import in_words, names, parts, task_and_encoder, without_exponent
 from experiments.reporting.measures import Measure
 from experiments.reporting.needles import best_and_learned
@@ -177,25 +177,34 @@ def _log_axis(axis: Axes, values: Sequence[float], which: str = "x") -> None:
 @in_style
 def needles(rows: Sequence[Row]) -> Figure | None:
     """The best fixed p and the learned p against the number of signal words in a text."""
-    lines = best_and_learned(rows)
+    ways = defaultdict(list)
+    for line in best_and_learned(rows):
+        ways[line.way].append(line)
+    lines = max(ways.values(), key=len, default=[])
     if len(lines) < 2:
         return None
-    figure, (axis,) = panels(1, SQUARE, legend=("", "", ""))
+    figure, (axis,) = panels(1, SQUARE, legend=[""] * (2 + len(ways)))
     k = [line.signals for line in lines]
     best = np.array([line.best for line in lines])
     axis.fill_between(k, 0.75 * best, 1.25 * best, color=COLOURS[0], alpha=0.15, label="within 25 % of it")
     axis.plot(k, best, marker="o", color=COLOURS[0], label="best fixed p")
-    halves = [line.learned.half or 0 for line in lines]
-    style: dict[str, Any] = {"marker": "s", "color": COLOURS[1], "linestyle": "--"}
-    axis.errorbar(k, [line.learned.mean for line in lines], halves, label="learned p, mean and 95 % interval", **style)
+    for index, (way, own) in enumerate(ways.items(), start=1):
+        style: dict[str, Any] = {"marker": MARKERS[index], "color": COLOURS[index], "linestyle": "--"}
+        found = [line.learned for line in own]
+        halves = [one.half or 0 for one in found]
+        axis.errorbar([line.signals for line in own], [one.mean for one in found], halves, label=_from(way), **style)
     _log_axis(axis, k)
     axis.set_yscale("log")
     axis.yaxis.set_major_locator(FixedLocator([1, 1.5, 2, 3, 4, 6, 8, 12, 16]))
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set(xlabel="k, signal words in a text (log scale)", ylabel="exponent p (log scale)")
-    legend_below(figure, [axis], ["best fixed p", "within 25 % of it", "learned p, mean and 95 % interval"])
+    legend_below(figure, [axis], ["best fixed p", "within 25 % of it", *map(_from, ways)])
     return figure
+
+
+def _from(way: str) -> str:
+    return f"learned p, mean and 95 % interval: from {way}"
 
 
 @in_style

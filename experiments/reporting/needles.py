@@ -1,4 +1,4 @@
-"""Signal and noise: the best fixed exponent of a sweep beside the learned one, for every number of signal words."""
+"""Signal and noise: the best fixed exponent of a sweep beside learned ones, for every number of signal words."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,9 +15,11 @@ CLOSE = 0.25
 
 
 class Line(NamedTuple):
-    """One number of signal words."""
+    """One number of signal words, and one way to learn the exponent."""
 
     signals: int
+    way: str
+    """What the exponent learns from, and how many times faster than the other parameters."""
     best: float
     """The fixed exponent with the best mean score on validation."""
     lowest: float
@@ -41,7 +43,7 @@ class Line(NamedTuple):
 
 
 def best_and_learned(rows: Sequence[Row]) -> list[Line]:
-    """Return a line for every number of signal words for which there are fixed exponents and a learned one."""
+    """Return a line for every number of signal words and every learned exponent that has fixed ones beside it."""
     groups: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         if row.finished and row.key.task == "needles" and row.key.pooler == "learned_norm":
@@ -50,24 +52,32 @@ def best_and_learned(rows: Sequence[Row]) -> list[Line]:
     for signals, group in sorted(groups.items()):
         fixed = [row for row in group if not row.finished[0].trains_p]
         learned = [row for row in group if row.finished[0].trains_p]
-        if len(fixed) > 1 and len(learned) == 1:
-            best = max(fixed, key=lambda row: row.key.measure.gain([run.validated for run in row.finished]))
-            lowest = min(fixed, key=lambda row: _mean(row, _lowest_loss))
-            fitted = min(fixed, key=lambda row: _mean(row, lambda run: run.validations[-1]["train_loss"]))
-            scores = [estimate([run.score for run in row.finished]) for row in (best, learned[0])]
+        for row in learned if len(fixed) > 1 else []:
+            best = max(fixed, key=lambda one: one.key.measure.gain([run.validated for run in one.finished]))
+            lowest = min(fixed, key=lambda one: _mean(one, _lowest_loss))
+            fitted = min(fixed, key=lambda one: _mean(one, lambda run: run.validations[-1]["train_loss"]))
+            scores = [estimate([run.score for run in one.finished]) for one in (best, row)]
             lines.append(
                 Line(
                     signals,
+                    _way(row.finished[0]),
                     _p(best.finished[0]),
                     _p(lowest.finished[0]),
                     scores[0],
-                    estimate([_p(run) for run in learned[0].finished]),
+                    estimate([_p(run) for run in row.finished]),
                     scores[1],
                     _p(fitted.finished[0]),
-                    estimate([float(np.mean(run.validations[-1]["p"])) for run in learned[0].finished]),
+                    estimate([float(np.mean(run.validations[-1]["p"])) for run in row.finished]),
                 )
             )
     return lines
+
+
+def _way(run: Run) -> str:
+    """How the exponent of a run learns, in words."""
+    assert run.config is not None
+    share, rate = run.config.optim.held_out, run.config.optim.p_multiplier
+    return f"{f'the {share:.0%} held out' if share else 'all texts'}, {rate:g} times"
 
 
 def _p(run: Run) -> float:
@@ -87,13 +97,14 @@ def _mean(row: Row, score: Callable[[Run], float]) -> float:
 def table(lines: Sequence[Line], measure: Measure) -> Table:
     """Return one row a number of signal words."""
     score = measure.label
+    way = "p learns from, times the rate of the rest"
     ratios = (f"learned / best by {score}", "by loss")
     end = ("best p by training loss at the end", "learned p there")
-    header = ("k", f"best p by {score}", f"{score} there", "best p by loss", "learned p", score, *ratios, *end)
+    header = ("k", way, f"best p by {score}", f"{score} there", "best p by loss", "learned p", score, *ratios, *end)
     rows: list[tuple[Cell, ...]] = []
     for line in lines:
         fixed: tuple[Cell, ...] = (line.best, line.best_score, line.lowest)
         learned: tuple[Cell, ...] = (line.learned, line.learned_score)
         compared = (line.ratio(line.best), line.ratio(line.lowest), line.fitted, line.final)
-        rows.append((line.signals, *fixed, *learned, *compared))
-    return Table(header, tuple(rows), (0, 2, 4, 2, 2, 4, 2, 2, 2, 2))
+        rows.append((line.signals, line.way, *fixed, *learned, *compared))
+    return Table(header, tuple(rows), (0, 0, 2, 4, 2, 2, 4, 2, 2, 2, 2))

@@ -42,34 +42,42 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def needles_in_words(lines: Sequence[Line], measure: Measure) -> str:
-    """Where the learned exponent is close to the best fixed one."""
+    """Where learned exponents are close to the best fixed one, for every way to learn them."""
     score, extreme = measure.label, measure.extreme
+    ways = {way: [line for line in lines if line.way == way] for way in dict.fromkeys(line.way for line in lines)}
+    return (
+        f"The best fixed p has the {extreme} mean validation {score}, or the lowest validation loss, that of a run "
+        "being the lowest of all its validations. The learned p is that of the tested parameters, which are those of "
+        f"the {extreme} validation {score} of a run; the last column has it at the end of training.\n\n"
+        + "\n".join(f"- {_close(way, own, score)}" for way, own in ways.items())
+        + _why_not(next(iter(ways.values())))
+    )
+
+
+def _close(way: str, lines: Sequence[Line], score: str) -> str:
+    """Where the exponents that were learned in one way are close to the best fixed ones."""
     close = {
         score: [str(line.signals) for line in lines if line.is_close(line.best)],
         "loss": [str(line.signals) for line in lines if line.is_close(line.lowest)],
     }
-    sentences = [f"{len(found)} by {which}{_listed(found)}" for which, found in close.items()]
+    found = [f"{len(signals)} by {which}{_listed(signals)}" for which, signals in close.items()]
     apart = [str(line.signals) for line in lines if _apart(line.best_score, line.learned_score)]
     return (
-        f"Of {len(lines)} values of k, the learned p is within 25 % of the best fixed p for "
-        f"{', for '.join(sentences)}. The best fixed p has the {extreme} mean validation {score}, or the lowest "
-        "validation loss, that of a run being the lowest of all its validations. The intervals of the test "
-        f"{score} at the best fixed p by {score} and at the learned p are apart for {len(apart)}{_listed(apart)}. The "
-        f"learned p is that of the tested parameters, which are those of the {extreme} validation {score} of a run; "
-        "the last column has it at the end of training." + _why_not(lines)
+        f"Learned from {way} as fast as the rest, p is within 25 % of the best fixed p for {', for '.join(found)} of "
+        f"{len(lines)} values of k. The intervals of the test {score} at the best fixed p by {score} and at the "
+        f"learned p are apart for {len(apart)}{_listed(apart)}."
     )
 
 
 def _why_not(lines: Sequence[Line]) -> str:
-    """Why a learned exponent misses the best fixed one: what it is learned from."""
+    """Why the training texts teach another exponent than the best fixed one."""
     below = [str(line.signals) for line in lines if line.fitted < line.lowest]
     if not below:
         return ""
     return (
-        "\n\nWhy not: the exponent is learned from the training loss. At the end of training, that loss is lowest at a "
-        "smaller fixed exponent than the validation loss for "
-        f"{len(below)} of {len(lines)} values of k{_listed(below)}. What a larger exponent gains, it gains on texts "
-        "that were not trained on, as regularisation does, and no gradient of the training loss shows that."
+        "\n\nAt the end of training, the training loss is lowest at a smaller fixed exponent than the validation loss "
+        f"for {len(below)} of {len(lines)} values of k{_listed(below)}. What a larger exponent gains, it gains on "
+        "texts that were not trained on, as regularisation does, and no gradient of the training loss shows that."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -52,9 +53,9 @@ class StepBatch(NamedTuple):
     """The batch of a step, and for each of its rows what it is for."""
 
     examples: Batch
-    requests: jax.Array
+    requests: jax.Array | np.ndarray
     """The request [B] of the process that gives the row; see `Saver.request`."""
-    held_out: jax.Array | None = None
+    held_out: jax.Array | np.ndarray | None = None
     """1 at rows from which only the exponent learns [B]; None where there are none."""
 
 

@@ -41,7 +41,8 @@ def facts(task: Task, config: Config) -> dict[str, int]:
 def check(task: Task, config: Config, parameters: nnx.State) -> None:
     """Raise UsageError where examples cannot be set aside for an exponent."""
     share = config.optim.held_out
-    if share and not any(exponents(parameters)):
+    trained = any(exponents(parameters)) and getattr(config.pool, "exponent", "") != "fixed"
+    if share and not trained:
         raise UsageError("no exponent is trained, so no text can teach it: leave out --optim.held-out.")
     if share and not facts(task, config)["held_out"]:
         raise UsageError(f"--optim.held-out {share} sets none of the training texts aside: give a larger share.")

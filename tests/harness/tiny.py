@@ -60,8 +60,9 @@ class Prepared(NamedTuple):
     programs: Programs
     term_weights: Mapping[str, float]
 
-    def train(self, state, batch):
-        return self.programs.train(state, devices.put_batch(StepBatch(batch, np.zeros(len(batch.weights), np.int32))))
+    def train(self, state, batch, held_out=None):
+        requests = np.zeros(len(batch.weights), np.int32)
+        return self.programs.train(state, devices.put_batch(StepBatch(batch, requests, held_out)))
 
     def evaluate(self, parameters, task, split):
         return evaluate(self.programs.evaluate, parameters, task.batches(split), self.term_weights)[0]

@@ -43,15 +43,13 @@ class Critic(nnx.Module):
 
 
 def different_texts(batch: Batch) -> Bool[Array, "B B"]:
-    """Return whose summaries are negatives of a text: real texts that have words, and not the same ones in its order."""
+    """Return whose summaries are negatives of a text: real texts with words, and not those of its own copy."""
     words = jnp.where(batch.mask, batch.tokens, 0).reshape(len(batch.tokens), -1)
     same = (words[:, None] == words[None]).all(axis=-1)
     return ~same & (words.any(axis=-1) & (batch.weights > 0))[None]
 
 
-def jensen_shannon(
-    scores: Float[Array, "B T B"], mask: Bool[Array, "B T"], others: Bool[Array, "B B"]
-) -> Estimate:
+def jensen_shannon(scores: Float[Array, "B T B"], mask: Bool[Array, "B T"], others: Bool[Array, "B B"]) -> Estimate:
     """Return -E log s(T(c, z)) - E log(1 - s(T(c, z'))) with the logistic function s, and the bound of JS in nats.
 
     With the best critic T = log p(c, z) / p(c) p(z), the loss is 2 log 2 - 2 JS, where JS <= log 2 is the

@@ -122,7 +122,7 @@ class MutualInformation(TextModel):
         share = self.options.part, self.options.whole
         both = (share[0] * local.bound + share[1] * whole.bound) / max(sum(share), 1e-12)
         prior = Mean.of(self._prior(outputs), batch.weights * outputs["mask"].any(axis=1))
-        return Bounds(*(Mean.of(bound, weights) for bound in (both, local.bound, whole.bound)), prior)
+        return Bounds(Mean.of(both, weights), Mean.of(local.bound, weights), Mean.of(whole.bound, weights), prior)
 
     def _prior(self, outputs: Outputs) -> Float[Array, " B"]:
         return gaussian_kl(outputs["mean"], outputs["log_variance"]).mean(axis=-1)

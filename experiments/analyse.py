@@ -25,6 +25,9 @@ from experiments.tasks import TASKS
 
 Ask = TypeVar("Ask")
 
+ALL = "all"
+"""The split that is all splits."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Options(Generic[Ask]):
@@ -35,7 +38,7 @@ class Options(Generic[Ask]):
     ask: Ask
     analysis: str = "gradient"
     """The question; one of the names in experiments/analyses."""
-    split: Literal["train", "validation", "test"] = "test"
+    split: Literal["train", "validation", "test", "all"] = "test"
     """Where the texts come from."""
     texts: Annotated[int, Interval("[0, 100000000]")] = 0
     """Number of texts, spread evenly over the split; 0 for all."""
@@ -59,7 +62,7 @@ def parse_args(arguments: list[str]) -> Options:
 
 
 def examples(config: Config, split: str, count: int, archives: Path | None) -> list[Example]:
-    """Return examples of the task of a run, spread evenly over a split."""
+    """Return examples of the task of a run, spread evenly over a split, or over all of them."""
     task, data = TASKS[config.task], config.data
     if not issubclass(task, TextTask):
         raise UsageError(f"the task {config.task} has no texts to analyse.")
@@ -67,7 +70,7 @@ def examples(config: Config, split: str, count: int, archives: Path | None) -> l
         if not hasattr(data, "archives"):
             raise UsageError(f"the task {config.task} has no archive: leave out --archives.")
         data = dataclasses.replace(data, archives=archives)
-    found = [example for example in task.examples(data) if example.split == split]
+    found = [example for example in task.examples(data) if split in (example.split, ALL)]
     count = min(count or len(found), len(found))
     return [found[index * len(found) // count] for index in range(count)]
 

@@ -3,6 +3,7 @@
 from experiments.analyses.communities import Communities
 from experiments.analyses.gradient import Gradient
 from experiments.analyses.leave_one_out import LeaveOneOut
+from experiments.analyses.probe import Probe
 from experiments.analyses.similarity import Similarity
 from experiments.base.contracts import Analysis
 
@@ -10,5 +11,6 @@ ANALYSES: dict[str, type[Analysis]] = {
     "communities": Communities,
     "gradient": Gradient,
     "leave_one_out": LeaveOneOut,
+    "probe": Probe,
     "similarity": Similarity,
 }

@@ -215,6 +215,8 @@ class Objective(Protocol):
     """The metrics that are shares of 1; reports show them in percent."""
     pools: ClassVar[bool]
     """Whether the objective asks for a pooler."""
+    contrasts: ClassVar[bool]
+    """Whether a text is compared with the others of its batch: what it adds to terms and metrics depends on them."""
 
     def __init__(self, options: Any, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs): ...
 

@@ -14,6 +14,7 @@ class Model(nnx.Module):
     """The defaults of the contract of objectives (`experiments.base.contracts.Objective`)."""
 
     pools: ClassVar[bool] = True
+    contrasts: ClassVar[bool] = False
     shares: ClassVar[tuple[str, ...]] = ()
 
     @property

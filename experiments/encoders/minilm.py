@@ -82,14 +82,14 @@ class Block(nnx.Module):
     def load(self, pretrained: Pretrained, name: str) -> None:
         """Set the numbers to those of a layer of the model; `name` begins their names."""
         features = self.outputs.in_features
-        parts = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
-        kernels, biases = zip(*(_linear(pretrained, part, features, features) for part in parts), strict=True)
-        _set(self.inputs, np.concatenate(kernels, axis=1), np.concatenate(biases))
-        _set(self.outputs, *_linear(pretrained, f"{name}.attention.output.dense", features, features))
+        for_heads = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
+        parts = [_linear(pretrained, part, features, features) for part in for_heads]
+        _set(self.inputs, {key: np.concatenate([part[key] for part in parts], axis=-1) for key in parts[0]})
+        _set(self.outputs, _linear(pretrained, f"{name}.attention.output.dense", features, features))
         _load_norm(self.attention_norm, pretrained, f"{name}.attention.output.LayerNorm")
         hidden = self.widen.out_features
-        _set(self.widen, *_linear(pretrained, f"{name}.intermediate.dense", features, hidden))
-        _set(self.narrow, *_linear(pretrained, f"{name}.output.dense", hidden, features))
+        _set(self.widen, _linear(pretrained, f"{name}.intermediate.dense", features, hidden))
+        _set(self.narrow, _linear(pretrained, f"{name}.output.dense", hidden, features))
         _load_norm(self.feed_norm, pretrained, f"{name}.output.LayerNorm")
 
 
@@ -150,15 +150,17 @@ def _norm(features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(features, epsilon=EPSILON, use_fast_variance=False, rngs=rngs)
 
 
-def _linear(pretrained: Pretrained, name: str, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+def _linear(pretrained: Pretrained, name: str, inputs: int, outputs: int) -> dict[str, np.ndarray]:
     """Return kernel [I O] and bias; the model has the kernel the other way round."""
-    return pretrained.take(f"{name}.weight", outputs, inputs).T, pretrained.take(f"{name}.bias", outputs)
-
-
-def _set(linear: nnx.Linear, kernel: np.ndarray, bias: np.ndarray) -> None:
-    linear.kernel[...], linear.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
+    kernel, bias = pretrained.take(f"{name}.weight", outputs, inputs), pretrained.take(f"{name}.bias", outputs)
+    return {"kernel": kernel.T, "bias": bias}
 
 
 def _load_norm(norm: nnx.LayerNorm, pretrained: Pretrained, name: str) -> None:
-    norm.scale[...] = jnp.asarray(pretrained.take(f"{name}.weight", norm.num_features))
-    norm.bias[...] = jnp.asarray(pretrained.take(f"{name}.bias", norm.num_features))
+    scale, bias = (pretrained.take(f"{name}.{part}", norm.num_features) for part in ("weight", "bias"))
+    _set(norm, {"scale": scale, "bias": bias})
+
+
+def _set(module: nnx.Module, values: Mapping[str, np.ndarray]) -> None:
+    for name, value in values.items():
+        getattr(module, name)[...] = jnp.asarray(value)

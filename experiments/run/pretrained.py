@@ -16,7 +16,7 @@ from experiments.base.errors import UsageError
 from experiments.data import pretrained
 from experiments.data.corpus import TextBatch
 from experiments.data.text_task import TextTask, places_of
-from experiments.layers.text_model import in_dtype
+from experiments.layers.text_model import TextModel, in_dtype
 from experiments.layers.words import WordEmbedding
 from experiments.run import build
 from experiments.run.config import Config
@@ -59,8 +59,8 @@ def remember_states(objective: Objective | None, task: Task) -> None:
     """
     if not isinstance(task, TextTask):
         return
-    encoder = getattr(objective, "encoder", None)
-    if objective is None or not getattr(encoder, "fixed", False):
+    encoder: Any = getattr(objective, "encoder", None)
+    if not isinstance(objective, TextModel) or not getattr(encoder, "fixed", False):
         for corpus in task.splits.values():
             corpus.forget()
         return

@@ -1,4 +1,4 @@
-"""BERT's encoder in NumPy and float64, written from Devlin et al. (2019): the truth that the encoder is compared with."""
+"""BERT's encoder in NumPy and float64, written from Devlin et al. (2019): what the encoder is compared with."""
 
 from collections.abc import Mapping, Sequence
 

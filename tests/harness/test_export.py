@@ -221,7 +221,7 @@ HEADER = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
         (b"\xff" * 8 + HEADER, "cut short"),
         (b"\x08" + b"\0" * 7 + b"\x80\x04\x95pickle", "is not JSON"),
         (len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 7, "no place of its own"),
-        (len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 9, "1 bytes that belong to no parameter"),
+        (len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 9, "1 bytes that belong to no array"),
         (encode({"a": np.zeros(3, np.float32)}), "has shape (3,), expected (2,)"),
         (encode({"a": np.zeros(2, np.int32)}), "has the type int32, expected float32"),
         (encode({"b": np.zeros(2, np.float32)}), "lacks parameter 'a'"),

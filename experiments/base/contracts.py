@@ -86,7 +86,12 @@ class Encoder(Protocol):
     features: int
     """Size of a state."""
     causal: ClassVar[bool]
-    """Whether the state of a token depends only on this token and those before it."""
+    """Whether the state of a token depends only on this token and those before it.
+
+    An encoder whose states are the same at every step, because nothing in it is trained or random, may have `fixed`
+    true: they are then computed once. One that is `pretrained` names the model (`experiments.data.pretrained.WHEELS`)
+    and has `load`, which sets its numbers to those of the model.
+    """
 
     def __init__(self, options: Any, words: Words, *, rngs: nnx.Rngs): ...
 

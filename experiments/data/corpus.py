@@ -1,14 +1,14 @@
 """Batches of texts of similar length, in an order that is a pure function of (seed, epoch)."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from experiments.data.text import PADDING
+from experiments.data.text import PADDING, cut
 
 
 class TextBatch(NamedTuple):
@@ -20,6 +20,8 @@ class TextBatch(NamedTuple):
     """The class of a text, its tags (0 or 1 each), or a number."""
     weights: Float[np.ndarray, "B"]
     """1 at a text, 0 at the empty rows that fill the last batch of a bucket."""
+    states: Float[np.ndarray, "B T D"] | None = None
+    """The states of the tokens, where an encoder that does not change has read them before (`Corpus.remember`)."""
 
 
 class SentenceShape(NamedTuple):
@@ -70,6 +72,7 @@ class Corpus:
         widths: Sequence[int],
         batch_size: int,
         sentences: SentenceShape | None = None,
+        end: Sequence[int] = (),
     ):
         max_len = widths[-1]
         lengths = np.array([sum(map(len, text)) for text in texts], np.int64)
@@ -79,10 +82,11 @@ class Corpus:
         self.tokens: Int[np.ndarray, "N T"] = np.full((len(texts), max_len), PADDING, np.int32)
         for row, text in enumerate(texts):
             words = [word for sentence in text for word in sentence]
-            self.tokens[row, : self.lengths[row]] = words[:max_len]
+            self.tokens[row, : self.lengths[row]] = cut(words, max_len, end)
         self.targets = targets
         self.batch_size = batch_size
         self.sentences = sentences
+        self._remembered: tuple[str, Float[np.ndarray, "N D"]] | None = None
         self._sentence_lengths = [[len(sentence) for sentence in text] for text in texts] if sentences else []
         bucket = np.searchsorted(widths, self.lengths)
         self.buckets = [(width, np.flatnonzero(bucket == index)) for index, width in enumerate(widths)]
@@ -98,11 +102,40 @@ class Corpus:
         content.update(self.lengths.tobytes() + np.ascontiguousarray(self.targets).tobytes())
         return content.hexdigest()[:16]
 
+    def remember(self, reader: str, read: Callable[[TextBatch], np.ndarray]) -> None:
+        """Keep the states of all tokens; from now on batches bring them.
+
+        Args:
+            reader: names what `read` depends on: states of the same reader are not computed again.
+            read: returns the states [B T D] of a batch. Those of a text may not depend on its batch.
+        """
+        if self._remembered and self._remembered[0] == reader:
+            return
+        self._remembered, table = None, None
+        for batch, rows in ((self._batch(*planned), planned[1]) for planned in self._in_order()):
+            states = read(batch)
+            table = np.zeros((self.lengths.sum(), states.shape[-1]), states.dtype) if table is None else table
+            table[self._places(rows, batch.mask)] = states[batch.mask]
+        self._remembered = None if table is None else (reader, table)
+
+    def forget(self) -> None:
+        """Let batches bring no states."""
+        self._remembered = None
+
+    def _places(self, rows: np.ndarray, mask: Bool[np.ndarray, "B T"]) -> Int[np.ndarray, " M"]:
+        """Return where the states of the real tokens of some rows are kept, row by row."""
+        starts = np.zeros(len(mask), np.int64)
+        starts[: len(rows)] = (np.cumsum(self.lengths) - self.lengths)[rows]
+        return (starts[:, None] + np.arange(mask.shape[1]))[mask]
+
     def in_order(self) -> Iterator[TextBatch]:
-        """Yield every text once, short ones first."""
+        """Return every text once, short ones first."""
+        return (self._batch(*planned) for planned in self._in_order())
+
+    def _in_order(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the width and the rows of every batch, short texts first."""
         for width, rows in self.buckets:
-            for part in self._parts(rows):
-                yield self._batch(width, part)
+            yield from ((width, part) for part in self._parts(rows))
 
     def shuffled(self, seed: int, step: int) -> TextBatch:
         """Return the batch of a training step."""
@@ -139,7 +172,12 @@ class Corpus:
             return TextBatch(*self._by_sentence(self.sentences, width, rows), targets, weights)
         tokens = np.pad(self.tokens[rows, :width], ((0, missing), (0, 0)), constant_values=PADDING)
         mask = np.arange(width) < np.pad(self.lengths[rows], (0, missing))[:, None]
-        return TextBatch(tokens, mask, targets, weights)
+        if self._remembered is None:
+            return TextBatch(tokens, mask, targets, weights)
+        table = self._remembered[1]
+        states = np.zeros((*mask.shape, table.shape[1]), table.dtype)
+        states[mask] = table[self._places(rows, mask)]
+        return TextBatch(tokens, mask, targets, weights, states)
 
     def _by_sentence(
         self, shape: SentenceShape, width: int, rows: np.ndarray

@@ -5,11 +5,14 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 PADDING, UNKNOWN = 0, 1
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 SENTENCE_END = re.compile(r"[.!?\u2026]+[\"'\u201d\u2019)\]]*\s|[\u3002\uff01\uff1f\n]")
+
+
+Token = TypeVar("Token")
 
 
 class Example(NamedTuple):
@@ -52,6 +55,15 @@ def split_sentences(text: str) -> list[list[str]]:
     [['it', 'cost', '2', '50'], ['why'], ['ask'], ['him']]
     """
     return [words for words in map(split_words, SENTENCE_END.split(text)) if words]
+
+
+def cut(tokens: Sequence[Token], most: int, end: Sequence[Token] = ()) -> Sequence[Token]:
+    """Return the first `most` tokens; those of `end` stay the last of a text that is cut.
+
+    >>> cut("abcdef", 4), cut(["a", "b", "c", "."], 3, ["."]), cut(["a", "."], 3, ["."])
+    (['a', 'b', 'c', 'd'], ['a', 'b', '.'], ['a', '.'])
+    """
+    return tokens if len(tokens) <= most else [*tokens[: max(most - len(end), 0)], *end][:most]
 
 
 class Vocabulary:

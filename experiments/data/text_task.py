@@ -2,19 +2,21 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import tyro
 
-from experiments.base.errors import DataError
+from experiments.base.errors import DataError, UsageError
 from experiments.base.options import NOT_DECISIVE, Interval, added
+from experiments.data import pretrained
 from experiments.data.corpus import Corpus, SentenceShape, TextBatch, bucket_widths
+from experiments.data.pieces import WordPieces
 from experiments.data.targets import Classes, Targets
-from experiments.data.text import Example, Vocabulary, split_sentences, split_words
+from experiments.data.text import Example, Vocabulary, cut, split_sentences, split_words
 
 SPLITS = ("train", "validation", "test")
 TargetsType: TypeAlias = type[Targets]
@@ -38,10 +40,8 @@ class TextOptions:
     """A sentence of fewer words is read together with the next one: bounds the number of sentences."""
     longest: Annotated[int, Interval("[1, 65536]"), added(32)] = 32
     """A sentence of more words is cut into pieces of this many."""
-
-    def words_of(self, text: str) -> list[list[str]]:
-        """Return the words of every sentence of a text; all in one where sentences are not asked for."""
-        return split_sentences(text) if self.sentences else [split_words(text)]
+    tokens: Annotated[Literal["words", "minilm"], added("words")] = "words"
+    """What stands for a word: the words of the training split, or word pieces of all-MiniLM-L6-v2, of its package."""
 
     @property
     def sentence_shape(self) -> SentenceShape | None:
@@ -79,6 +79,28 @@ class LongOptions(SourceOptions):
     """Words kept of a text; longer texts are cut and counted."""
 
 
+def fixed_vocabulary(options: TextOptions) -> Vocabulary | None:
+    """Return the vocabulary that comes with the tokens; None where the words of the training split are counted."""
+    if options.tokens == "words":
+        return None
+    if options.sentences:
+        raise UsageError(f"--data.tokens {options.tokens} has no sentences: leave out --data.sentences.")
+    return pretrained.vocabulary(options.tokens, *places_of(options))
+
+
+def places_of(options: Any) -> tuple[Path | None, Path]:
+    """Return the folder of archives that the user has given, and that of fetched ones."""
+    return getattr(options, "archives", None), getattr(options, "cache", SourceOptions.cache)
+
+
+def splitter(options: TextOptions, vocabulary: Vocabulary | None) -> Callable[[str], list[list[str]]]:
+    """Return the function from a text to the tokens of every sentence; all in one where there are no sentences."""
+    if options.tokens != "words" and vocabulary is not None:
+        pieces = WordPieces(vocabulary.words)
+        return lambda text: [pieces(text)]
+    return split_sentences if options.sentences else lambda text: [split_words(text)]
+
+
 class TextCodec:
     """Texts to batches: a vocabulary, and the targets that the texts of the data set carry."""
 
@@ -87,22 +109,29 @@ class TextCodec:
         self.vocabulary = vocabulary
         self.targets = targets
         self.sizes: dict[str, int | float] = {"words": len(vocabulary), **targets.sizes}
+        self.tokens_of = splitter(options, vocabulary)
+        """The tokens of every sentence of a text."""
+        self.end = () if options.tokens == "words" else WordPieces.end
+        """What a text still ends with when it is cut."""
         self.widths = sorted({max(options.max_len >> halvings, 1) for halvings in range(4)})
         """The widths of the batches of `encode`: a program is compiled for each that is met."""
 
     def corpus(self, texts: Iterable[list[list[str]]], targets: Any, widths: list[int]) -> Corpus:
         """Return the batches of texts, which are given as the words of their sentences."""
         encoded = [[self.vocabulary.encode(sentence) for sentence in text] for text in texts]
-        return Corpus(encoded, targets, widths, self.options.batch_size, self.options.sentence_shape)
+        end = self.vocabulary.encode(self.end)
+        return Corpus(encoded, targets, widths, self.options.batch_size, self.options.sentence_shape, end)
 
-    def encode(self, records: Iterable[str]) -> Iterator[TextBatch]:
+    def encode(self, records: Iterable[str | Sequence[str]]) -> Iterator[TextBatch]:
         """Yield the texts, in their order, as batches of few shapes; the last one is filled with rows of weight 0.
+
+        A record is a text, or a list of its tokens, some of those that `words` returns.
 
         A batch is as wide as the smallest of `widths`, `max_len`, its half, quarter and eighth, that holds its texts.
         """
         texts = iter(records)
         while some := list(islice(texts, self.options.batch_size)):
-            words = [self.options.words_of(text) for text in some]
+            words = [self.tokens_of(text) if isinstance(text, str) else [[*text]] for text in some]
             longest = max(sum(map(len, sentences)) for sentences in words)
             width = next((width for width in self.widths if width >= longest), self.widths[-1])
             yield from self._batches(words, width)
@@ -116,7 +145,7 @@ class TextCodec:
 
     def words(self, text: str) -> list[str]:
         """Return the words of a text that a model reads: those after the first `max_len` are cut."""
-        return [word for sentence in self.options.words_of(text) for word in sentence][: self.options.max_len]
+        return [*cut([word for sentence in self.tokens_of(text) for word in sentence], self.options.max_len, self.end)]
 
     def to_json(self) -> dict[str, Any]:
         """Return words and targets."""
@@ -155,17 +184,21 @@ class TextTask:
         return TextCodec(options, Vocabulary(stored["words"]), kind(stored[kind.key]))
 
     def __init__(self, options: TextOptions, examples: Iterable[Example] | None = None):
+        vocabulary = fixed_vocabulary(options)
+        tokens_of = splitter(options, vocabulary)
         words: dict[str, list[list[list[str]]]] = {split: [] for split in SPLITS}
         targets: dict[str, list[Any]] = {split: [] for split in SPLITS}
         for text, target, split in self.examples(options) if examples is None else examples:
-            words[split].append(options.words_of(text))
+            words[split].append(tokens_of(text))
             targets[split].append(target)
         for split in SPLITS:
             if not words[split]:
                 raise DataError(f"the {split} split has no examples: give the data more rows.")
         fitted = self.targets_of(options).fit(targets)
         sentences = (sentence for text in words["train"] for sentence in text)
-        self.codec = TextCodec(options, Vocabulary.count(sentences, options.min_count), fitted)
+        if vocabulary is None:
+            vocabulary = Vocabulary.count(sentences, options.min_count)
+        self.codec = TextCodec(options, vocabulary, fitted)
         lengths = [sum(map(len, text)) for text in words["train"]]
         widths = bucket_widths(lengths, options.buckets, options.max_len)
         self.splits = {

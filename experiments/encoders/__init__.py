@@ -4,6 +4,7 @@ from experiments.base.contracts import Encoder
 from experiments.encoders.bag import Bag
 from experiments.encoders.convolution import CNN, TextCNN
 from experiments.encoders.han import HAN
+from experiments.encoders.minilm import MiniLM
 from experiments.encoders.recurrent import GRU, LSTM, BiGRU, BiLSTM
 from experiments.encoders.transformer import Transformer
 from experiments.poolers import POOLERS
@@ -16,6 +17,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "gru": GRU,
     "han": HAN,
     "lstm": LSTM,
+    "minilm": MiniLM,
     "textcnn": TextCNN,
     "transformer": Transformer,
 }

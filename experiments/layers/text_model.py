@@ -60,7 +60,9 @@ class TextModel(Model):
 
     def read(self, batch: Batch, rngs: nnx.Rngs | None) -> dict[str, Array]:
         """Return `states` and their `mask`, `pooled` and the arrays of the pooler, as `attention`."""
-        states, mask = in_dtype(self.encoder, self.compute)(batch.tokens, batch.mask, rngs)
+        states, mask = getattr(batch, "states", None), batch.mask
+        if states is None:  # the batch brings none
+            states, mask = in_dtype(self.encoder, self.compute)(batch.tokens, mask, rngs)
         pooled, shown = self.pooler(states, mask)
         return {"states": states, "mask": mask, "pooled": pooled, **shown}
 

@@ -49,6 +49,15 @@ class Frozen(nnx.Variable):
     """Numbers that are part of a model and of its file, and that no training changes."""
 
 
+def freeze(module: nnx.Module) -> None:
+    """Let no training change the parameters of a module."""
+    for _, inner in [*nnx.iter_graph(module)]:
+        if isinstance(inner, nnx.Module):
+            for name, variable in [*vars(inner).items()]:
+                if isinstance(variable, nnx.Param):
+                    setattr(inner, name, Frozen(variable[...]))
+
+
 class Scale(nnx.Variable):
     """Factors [B T] before the vectors of the words of a batch: with respect to them an analysis takes derivatives."""
 
@@ -65,7 +74,7 @@ class WordEmbedding(nnx.Module):
             vocabulary_size, self.features, embedding_init=nnx.initializers.normal(SPREAD), rngs=rngs
         )
         if options.frozen:
-            self.table.embedding = Frozen(self.table.embedding[...])  # type: ignore[assignment]
+            freeze(self.table)
         self.word_dropout = options.word_dropout
         self.found: float | None = None
         """Share of the vocabulary whose vectors were read; None where all are random."""

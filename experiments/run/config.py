@@ -86,8 +86,8 @@ class Config(Generic[Data, Encode, Pool, Head]):
     """What is learned; the default is that of the task."""
     seed: Annotated[int, Interval("[0, 4294967295]"), REPEAT] = 0
     """Random seed of initial values, dropout and the order of the data."""
-    epochs: Annotated[int, Interval("[1, 10000]")] = 4
-    """Passes over the training split."""
+    epochs: Annotated[int, Interval("[0, 10000]")] = 4
+    """Passes over the training split; 0 trains nothing, and the initial parameters are tested."""
     evaluations: Annotated[int, Interval("[1, 1000]")] = 2
     """Validations per epoch; the parameters of the best one are tested and saved."""
     patience: Annotated[int, Interval("[0, 100000]")] = 0

@@ -9,6 +9,8 @@ from jax import export
 
 from experiments.base.errors import UsageError
 from experiments.base.options import NOT_DECISIVE, from_dict, leaves, marks, to_dict
+from experiments.base.safetensors import encode
+from experiments.data import pieces
 from experiments.data.text import SENTENCE_END, WORD
 from experiments.data.text_task import TextCodec
 from experiments.layers.text_model import leaf_name
@@ -18,8 +20,10 @@ from experiments.run.program import form_of, parameters_of
 from experiments.run.trained import LOADER, PROGRAMS, Trained
 from experiments.storage import manifest, run_folder
 from experiments.storage.run_folder import VOCABULARY, as_json
-from experiments.storage.safetensors import SAFETENSORS, encode
+from experiments.storage.safetensors import SAFETENSORS
 
+PIECES = "pieces.py"
+"""A copy of `experiments.data.pieces`, in the export of a model that reads word pieces."""
 NO_PLACE = "(?!)"
 """A pattern that matches nowhere: the end of a sentence where a model reads no sentences."""
 
@@ -57,6 +61,7 @@ def _files(trained: Trained) -> dict[str, bytes | str]:
         "batch_size": codec.options.batch_size,
         "word": WORD.pattern,
         "end": SENTENCE_END.pattern if codec.options.sentences else NO_PLACE,
+        "pieces": codec.options.tokens != "words",
         "shortest": codec.options.shortest,
         "names": _names(trained, codec),
         "predicted": [name for name, _, _ in programs[0]["outputs"] if name != "pooled"],
@@ -69,6 +74,7 @@ def _files(trained: Trained) -> dict[str, bytes | str]:
         SAFETENSORS: encode({name: np.asarray(array) for name, array in parameters.items()}),
         PROGRAMS: as_json(facts),
         LOADER: Path(__file__).with_name(LOADER).read_bytes(),
+        **({PIECES: Path(pieces.__file__).read_bytes()} if codec.options.tokens != "words" else {}),
         **files,
     }
 

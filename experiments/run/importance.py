@@ -56,7 +56,7 @@ def measured(trained: Trained, examples: Iterable[Example], shortest: int) -> It
     while some := list(islice(rest, TEXTS_AT_ONCE)):
         cut = [(example, codec.words(example.text)) for example in some]
         long = [(example, words) for example, words in cut if len(words) >= shortest]
-        batches = codec.encode(" ".join(words) for _, words in long)
+        batches = codec.encode(words for _, words in long)
         rows = (
             row for batch in batches for row in _rows(trained, batch, jax.device_get(_measure(graph, state, batch)))
         )
@@ -71,7 +71,7 @@ def without_each_word(trained: Trained, texts: Sequence[Measured]) -> list[Float
 
     The distance is the total variation, half the sum of absolute differences, or the absolute difference of one number.
     """
-    shortened = (" ".join(text.words[:i] + text.words[i + 1 :]) for text in texts for i in range(len(text.words)))
+    shortened = (text.words[:i] + text.words[i + 1 :] for text in texts for i in range(len(text.words)))
     outputs = (
         row
         for batch, found in trained.outputs(shortened)

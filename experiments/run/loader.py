@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ class Model:
                 raise ValueError(f"{Path(folder) / name} is not as it was written.")
         self.facts, words = json.loads(files["programs.json"]), json.loads(files["vocabulary.json"])["words"]
         self.index = {word: number for number, word in enumerate(words, start=2)}  # 1 is every other word, 0 padding
+        path = str(Path(folder) / "pieces.py")
+        self.pieces = runpy.run_path(path)["WordPieces"](words) if self.facts["pieces"] else None
         content, self.parameters = files["parameters.safetensors"], {}
         start = 8 + int.from_bytes(content[:8], "little")
         for name, x in json.loads(content[8:start]).items():
@@ -36,12 +39,17 @@ class Model:
         own = {"mlir_module_serialized": content[slice(*x["module"])], "calling_convention_version": x["version"]}
         return jax.jit(dataclasses.replace(like, **own).call)
 
+    def _tokens(self, text: str) -> list[list[str]]:
+        if self.pieces is None:
+            return [re.findall(self.facts["word"], part) for part in re.split(self.facts["end"], text.lower())]
+        most, found = self.programs[-1][0], self.pieces(text)
+        return [found if len(found) <= most else [*found[: most - 1], found[-1]]]  # the last piece is [SEP]
+
     def answers(self, texts: list[str]) -> Any:
         """Yield what the program says of every text: arrays by name, `pooled` among them where the model pools."""
         texts, facts, size = [texts] if isinstance(texts, str) else texts, self.facts, self.facts["batch_size"]
         for start in range(0, len(texts), size):
-            parts = [re.split(facts["end"], text.lower()) for text in texts[start : start + size]]
-            some = [[re.findall(facts["word"], part) for part in text] for text in parts]
+            some = [self._tokens(text) for text in texts[start : start + size]]
             longest = max(sum(map(len, text)) for text in some)
             width, inputs, program = next(x for x in self.programs if x[0] >= longest or x is self.programs[-1])
             batch = [np.zeros((size, *shape), dtype) for dtype, shape in inputs]  # the words; which are real; unused

@@ -23,7 +23,7 @@ from experiments.base import devices
 from experiments.base.contracts import Objective, Task
 from experiments.base.errors import NonFiniteError
 from experiments.objectives import OBJECTIVES
-from experiments.run import build, held_out
+from experiments.run import build, held_out, pretrained
 from experiments.run.clock import Clock
 from experiments.run.config import CONFIG, NO_POOLER, Config, to_json
 from experiments.run.diagnostics import evaluate
@@ -81,7 +81,7 @@ def fit(run: Run, state: State) -> None:
     the report of the step before, save if that is requested.
     """
     config, clock, saver, journal = run.config, run.clock, run.saver, run.journal
-    validations = config.epochs * config.evaluations
+    validations = max(config.epochs * config.evaluations, 1)
     due = {round(run.steps * turn / validations) for turn in range(validations + 1)}
     start, pending = int(jax.device_get(state.step)), None
     served = -IN_FLIGHT
@@ -181,14 +181,14 @@ class Prepared(NamedTuple):
     frozen: nnx.State
     state: State
     term_weights: Mapping[str, float]
-    vectors_found: float | None
-    """Share of the vocabulary whose word vectors were read; None where all are random."""
+    read: dict[str, Any]
+    """What the numbers were read from: facts for the summary."""
 
 
 def prepare(config: Config, task: Task) -> Prepared:
     """Return the objective of a run, apart, with its optimiser at step 0."""
     objective, embeddings = build.objective(config, task.codec.sizes)
-    found = build.read_vectors(embeddings, config, task.codec)
+    read = pretrained.read_numbers(objective, embeddings, config, task)
     graph, parameters, frozen = nnx.split(objective, nnx.Param, ...)  # type: ignore[misc]
     held_out.check(task, config, parameters)
     optimiser = optimizer(config.optim, parameters, config.epochs * task.steps_per_epoch)
@@ -201,7 +201,7 @@ def prepare(config: Config, task: Task) -> Prepared:
         devices.put(frozen, sharded),
         devices.put(state, sharded),
         dict(objective.term_weights),
-        found,
+        read,
     )
 
 
@@ -225,7 +225,7 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
             progress.begin(config.epochs * task.steps_per_epoch, config.epochs * config.evaluations + 1)
             progress.say("" if config.resume else build.few_texts(task))
             journal = Journal(Rules(task.steps_per_epoch, objective.chosen_by), folder, progress, config.tensorboard)
-            saver = Saver(config, task, folder, clock, stop, progress)
+            saver = Saver(config, task, prepared.read, folder, clock, stop, progress)
             trace = Trace(folder.path / PROFILE if config.profile and devices.is_first() else None)
             run = Run(config, task, programs, objective, prepared.term_weights, journal, saver, trace, clock,
                       leaf_names(state.parameters))  # fmt: skip
@@ -241,7 +241,7 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
             finally:
                 trace.close()
                 journal.close()
-            facts = finish(run, folder, prepared.vectors_found)
+            facts = finish(run, folder, prepared.read)
             clock.turn()
             facts["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
             folder.finish(facts)
@@ -257,7 +257,7 @@ def run_folder(config: Config) -> RunFolder:
     return RunFolder(config.out or Path("runs") / name, resume=config.resume is not None)
 
 
-def finish(run: Run, folder: RunFolder, found: float | None) -> dict[str, Any]:
+def finish(run: Run, folder: RunFolder, read: dict[str, Any]) -> dict[str, Any]:
     """Test the chosen parameters, write them and the plot, and return the facts of the run but its seconds."""
     journal = run.journal
     with run.clock.measure("test"):
@@ -266,7 +266,7 @@ def finish(run: Run, folder: RunFolder, found: float | None) -> dict[str, Any]:
         if not math.isfinite(value):
             raise NonFiniteError(f"the {name} of the test is {value}: try a smaller --optim.learning-rate.")
     data = run.task.describe() | held_out.facts(run.task, run.config)
-    facts = summary(run, test) | {"vectors_found": found, "data": data, "versions": environment()}
+    facts = {**summary(run, test), **read, "data": data, "versions": environment()}
     parameters = devices.gather(nnx.state(run.programs.objective(journal.best_parameters)))
     if devices.is_first():
         folder.check_place()
@@ -292,7 +292,7 @@ def summary(run: Run, test: dict[str, float]) -> dict[str, Any]:
         "skipped_steps": len(journal.skipped),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(journal.best_parameters)),
         "tokens_per_second": journal.tokens / stepping,
-        "step_seconds": stepping / journal.steps,
+        "step_seconds": stepping / max(journal.steps, 1),
         "input_share": seconds["input"] / stepping,
         "peak_memory_bytes": peak_memory(),
         "compilations": {"train": run.programs.train.compilations, "evaluate": run.programs.evaluate.compilations},

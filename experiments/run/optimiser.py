@@ -1,4 +1,4 @@
-"""The optimiser of a run: AdamW with a schedule, a learning rate of its own for exponents, a moving average."""
+"""The optimiser of a run: AdamW with a schedule, learning rates of their own for exponents and encoders, an average."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.base.options import Interval, added
-from experiments.layers.text_model import is_exponent
+from experiments.layers.text_model import is_exponent, leaf_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,8 @@ class OptimOptions:
     """Peak learning rate."""
     p_multiplier: Annotated[float, Interval("[0, 1000]")] = 10.0
     """The exponent learns this many times faster than the other parameters; it is never decayed. 0 freezes it."""
+    encoder_multiplier: Annotated[float, Interval("[0, 1000]"), added(1.0)] = 1.0
+    """The encoder learns this many times faster than the other parameters: 0.01 for one that is pretrained."""
     weight_decay: Annotated[float, Interval("[0, 10]")] = 0.1
     """Decoupled weight decay of matrices, times the learning rate."""
     warmup: Annotated[float, Interval("[0, 1)")] = 0.1
@@ -50,6 +52,7 @@ def schedule(options: OptimOptions, steps: int) -> optax.Schedule:
 def optimizer(options: OptimOptions, parameters: Any, steps: int) -> optax.GradientTransformation:
     """Return AdamW; exponents learn `p_multiplier` times faster, and neither they nor vectors decay."""
     exponents = jax.tree_util.tree_map_with_path(lambda path, _: is_exponent(path), parameters)
+    encoders = jax.tree_util.tree_map_with_path(lambda path, _: "encoder" in leaf_name(path).split("."), parameters)
     decayed = jax.tree.map(lambda leaf, exponent: leaf.ndim > 1 and not exponent, parameters, exponents)
     steps = max(steps // options.accumulate, 1)
     update = optax.chain(
@@ -57,6 +60,7 @@ def optimizer(options: OptimOptions, parameters: Any, steps: int) -> optax.Gradi
         optax.scale_by_adam(),
         optax.add_decayed_weights(options.weight_decay, mask=decayed),
         optax.masked(optax.scale(options.p_multiplier), exponents),
+        *([optax.masked(optax.scale(options.encoder_multiplier), encoders)] if options.encoder_multiplier != 1 else []),
         optax.scale_by_learning_rate(schedule(options, steps)),
     )
     if options.accumulate == 1:

@@ -31,12 +31,13 @@ NOTHING = -1
 """Stands for the step of no checkpoint."""
 
 
-def circumstances(config: Config, task: Task) -> dict[str, Any]:
+def circumstances(config: Config, task: Task, read: dict[str, Any]) -> dict[str, Any]:
     """Return what must be the same when a run goes on (options, data), and what should be (versions)."""
+    model = read["pretrained"]
     words = hashlib.sha256(json.dumps(task.codec.to_json()).encode()).hexdigest()
     facts = {
         "options": {name: str(value) for name, value in decisive(config).items()},
-        "data": {"words": words, **task.describe()},
+        "data": {"words": words, **task.describe(), **({"pretrained": model} if model else {})},
         "versions": environment(),
     }
     return json.loads(json.dumps(facts))  # as they will be read
@@ -45,9 +46,18 @@ def circumstances(config: Config, task: Task) -> dict[str, Any]:
 class Saver:
     """Saves a run in its folder every few minutes and when it is asked to stop."""
 
-    def __init__(self, config: Config, task: Task, folder: RunFolder, clock: Clock, stop: Stop, progress: Progress):
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        read: dict[str, Any],
+        folder: RunFolder,
+        clock: Clock,
+        stop: Stop,
+        progress: Progress,
+    ):
         self._options = config.save
-        self._circumstances = circumstances(config, task)
+        self._circumstances = circumstances(config, task, read)
         self._run = folder
         self._folder = folder.path / CHECKPOINTS
         self._clock = clock

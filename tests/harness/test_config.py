@@ -36,7 +36,7 @@ BAD_LINES = [
     ("--dropout 0.1", r"unknown option '--dropout': did you mean '--encode.dropout' or '--head.dropout'\?"),
     ("--quantum 1", r"unknown option '--quantum': (did you mean|choose one of)"),
     ("stray", r"unknown option 'stray'"),
-    ("--epochs 0", r"--epochs 0 is outside its range: choose a value in \[1, 10000\]\."),
+    ("--epochs 10001", r"--epochs 10001 is outside its range: choose a value in \[0, 10000\]\."),
     ("--seed -1", r"--seed -1 is outside its range: choose a value in \[0, 4294967295\]\."),
     ("--optim.learning-rate nan", r"--optim.learning-rate nan is outside its range: choose a value in \(0, 1\]\."),
     ("--encode.dropout 1", r"--encode.dropout 1.0 is outside its range: choose a value in \[0, 1\)\."),

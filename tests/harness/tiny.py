@@ -26,7 +26,7 @@ LENGTHS = np.array([5, 1, 3, 0])
 MASK = np.arange(5) < LENGTHS[:, None]
 TOKENS = np.where(MASK, np.random.default_rng(0).integers(2, VOCABULARY, MASK.shape), 0)
 STATES = np.random.default_rng(2).normal(size=(4, 5, 8)).astype(np.float32)
-SIZES = {"embedding": 8, "features": 8, "hidden": 8, "dropout": 0.3}
+SIZES = {"embedding": 8, "features": 8, "hidden": 8, "heads": 2, "layers": 2, "dropout": 0.3, "frozen": False}
 
 
 def tiny(options):

@@ -6,6 +6,7 @@ from experiments.objectives.language_model import LanguageModel
 from experiments.objectives.multilabel import Multilabel
 from experiments.objectives.regress import Regress
 from experiments.objectives.similarity import Similarity
+from experiments.objectives.triples import Triples
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "classify": Classify,
@@ -13,4 +14,5 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "multilabel": Multilabel,
     "regress": Regress,
     "similarity": Similarity,
+    "triples": Triples,
 }

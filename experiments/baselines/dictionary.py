@@ -7,7 +7,7 @@ from typing import Any
 from experiments.base.contracts import Task
 from experiments.base.errors import UsageError
 from experiments.data.triples import TripleTask
-from experiments.layers.triple_sets import TripleSets
+from experiments.objectives.triples import TripleSets
 
 
 def triples(task: type[Task], options: Any) -> dict[str, Any]:

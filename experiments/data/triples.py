@@ -22,8 +22,8 @@ WORDS = {
     "spaces": re.compile(r"\S+"),
     "marks": re.compile(r"(?:[^\W\d_]\.){2,}|'s\b|[^\W_]+(?:'(?!s\b)[^\W_]+)*|([^\w\s])\1*|_+"),
 }
-"""What a word is: all between two spaces; or letters and digits, an abbreviation of single letters, a genitive, a run of
-one mark. The case stays."""
+"""What a word is: all between two spaces; or letters and digits, an abbreviation of single letters, a genitive, a run
+of one mark. The case stays."""
 SHAPES = ("padding", "lower", "Capital", "UPPER", "U", "miXed", "12", "a1", "mark")
 """Ways to write a word."""
 NOWHERE = -1
@@ -141,7 +141,7 @@ class Triples:
     def _rows(self, facts: Facts) -> list[tuple[int, ...]]:
         places = [(mention.first, mention.last, self._kind.get(mention.kind, NOWHERE)) for mention in facts.mentions]
         beyond = len(self.predicates)
-        rows = [
+        rows: list[tuple[int, ...]] = [
             (*places[subject], self._predicate.get(predicate, beyond), *places[object_])
             for subject, predicate, object_ in facts.triples
         ]
@@ -235,9 +235,7 @@ class TripleCodec(TextCodec):
         def words(span: Sequence[int]) -> str:
             return text[places[span[0]][1] : places[span[1]][2]]
 
-        triples = [
-            triple | {end: words(triple[end]) for end in ("subject", "object")} for triple in record["triples"]
-        ]
+        triples = [triple | {end: words(triple[end]) for end in ("subject", "object")} for triple in record["triples"]]
         return record | {"triples": triples}
 
 

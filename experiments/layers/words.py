@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from experiments.base.contracts import Words
 from experiments.base.options import Interval
 from experiments.data.text import UNKNOWN
+from experiments.data.triples import SHAPES
 
 RANDOM = "random"
 SPREAD = 0.1  # standard deviation of random word vectors
@@ -88,9 +89,9 @@ class WordEmbedding(nnx.Module):
 class WrittenWords(nnx.Module):
     """The vector of a word beside one of how it is written, as in lower case: both are trained."""
 
-    def __init__(self, words: Words, shapes: int, features: int, *, rngs: nnx.Rngs):
+    def __init__(self, words: Words, features: int, *, rngs: nnx.Rngs):
         self.words = words
-        self.shapes = nnx.Embed(shapes, features, embedding_init=nnx.initializers.normal(SPREAD), rngs=rngs)
+        self.shapes = nnx.Embed(len(SHAPES), features, embedding_init=nnx.initializers.normal(SPREAD), rngs=rngs)
         self.features = words.features + features
 
     def __call__(self, tokens: Int[Array, "*S 2"], rngs: nnx.Rngs | None = None) -> Float[Array, "*S D"]:

@@ -20,10 +20,10 @@ from jaxtyping import Bool, Float, Int
 
 from experiments.base.contracts import Batch, Mean, Outputs, Parts, Sizes
 from experiments.base.options import Interval
-from experiments.data.triples import NOWHERE, SHAPES
 from experiments.layers import spans
 from experiments.layers.head import HeadOptions
 from experiments.layers.masked import dropout
+from experiments.layers.spans import NOWHERE
 from experiments.layers.text_model import TextModel
 from experiments.layers.triple_sets import TripleSets
 from experiments.layers.words import WrittenWords
@@ -58,7 +58,7 @@ class TriplesOptions(HeadOptions):
 
 
 class Triples(TextModel):
-    """Encoder -> tags of subjects and types of words; with the pooled subject -> tags of objects, a pair a predicate."""
+    """Encoder -> tags of subjects and types of words; with a pooled subject -> tags of objects, a predicate each."""
 
     Options: ClassVar[type] = TriplesOptions
     needs: ClassVar[tuple[str, ...]] = ("words", "predicates", "kinds")
@@ -72,7 +72,7 @@ class Triples(TextModel):
     shares: ClassVar[tuple[str, ...]] = tuple(shown)
 
     def __init__(self, options: TriplesOptions, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs):
-        words = WrittenWords(parts.words(rngs=rngs), len(SHAPES), SHAPE_FEATURES, rngs=rngs)
+        words = WrittenWords(parts.words(rngs=rngs), SHAPE_FEATURES, rngs=rngs)
         super().__init__(parts, words, options.sentence_pooler, rngs=rngs)
         self.options = options
         self.predicates, self.kinds = int(sizes["predicates"]), int(sizes["kinds"])
@@ -122,12 +122,13 @@ class Triples(TextModel):
     def object_logits(self, outputs: Outputs, subjects: Int[Array, "B K 2"]) -> Float[Array, "B K T P 2"]:
         """Return the logits of begin and end of the objects of subjects, given by first and last word."""
         states, mask = outputs["states"], outputs["mask"]
-        inside = spans.inside(subjects, mask)
-        pool = jax.vmap(lambda some: self.subject_pooler(states, some)[0], in_axes=1, out_axes=1)
-        pooled = jnp.broadcast_to(outputs["pooled"][:, None], (*subjects.shape[:2], self.pooler.features))
-        context = self.context(jnp.concatenate([pooled, pool(inside)], axis=-1))
+        B, K, (_, T, D) = *subjects.shape[:2], states.shape
+        each = jnp.broadcast_to(states[:, None], (B, K, T, D)).reshape(B * K, T, D)
+        subject, _ = self.subject_pooler(each, spans.inside(subjects, mask).reshape(B * K, T))
+        sentence = jnp.broadcast_to(outputs["pooled"][:, None], (B, K, self.pooler.features))
+        context = self.context(jnp.concatenate([sentence, subject.reshape(B, K, -1)], axis=-1))
         reach = self.options.reach
-        near = self.distance(jnp.clip(spans.distances(subjects, mask.shape[1]), -reach, reach) + reach)
+        near = self.distance(jnp.clip(spans.distances(subjects, T), -reach, reach) + reach)
         hidden = jax.nn.relu(self.second(states)[:, None] + context[:, :, None] + near)
         return self.objects(hidden).reshape(*hidden.shape[:3], self.predicates, 2)
 

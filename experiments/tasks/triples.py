@@ -27,7 +27,8 @@ from experiments.data.text import Example, held_out, split_by_hash
 from experiments.data.triples import Facts, Mention, TripleOptions, TripleTask, as_facts, mention_of, split_words
 
 ARCHIVE = Archive(
-    "CoNLL04.tar.gz", "https://github.com/bekou/multihead_joint_entity_relation_extraction/archive/refs/heads/master.tar.gz"
+    "CoNLL04.tar.gz",
+    "https://github.com/bekou/multihead_joint_entity_relation_extraction/archive/refs/heads/master.tar.gz",
 )
 FILES = {"train": "CoNLL04/train.txt", "validation": "CoNLL04/dev.txt", "test": "CoNLL04/test.txt"}
 NEW, NOTHING = "#doc", "N"

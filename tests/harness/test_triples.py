@@ -1,4 +1,4 @@
-"""Triples: the convolutions against a dense matrix, tags against hand-made sentences, sets by hand, files that are bad."""
+"""Triples: convolutions against a dense matrix, tags against hand-made sentences, sets by hand, files that are bad."""
 
 import io
 import json
@@ -121,12 +121,12 @@ JOINED = "John Smith of New York , New York works for Acme Corp. of York"
 def test_words_and_shapes():
     text = "U.S. Sen. O'Neil's 50-to--60 (a_b) \u00c9t\u00e9 \u0391\u03a3"
     assert split_words(text, "spaces") == text.split()
-    expected = "U.S. Sen . O'Neil 's 50 - to -- 60 ( a _ b ) \u00c9t\u00e9 \u0391\u03a3".split()
+    expected = ["U.S.", "Sen", ".", "O'Neil", "'s", "50", "-", "to", "--", "60", "(", "a", "_", "b", ")", "Été", "ΑΣ"]
     assert split_words(text, "marks") == expected
     names = {"the": "lower", "The": "Capital", "THE": "UPPER", "A": "U", "McKay": "miXed", "12.5": "12", "3rd": "a1"}
     assert {word: SHAPES[shape(word)] for word in names} == names
     assert SHAPES[shape("--")] == "mark"
-    assert find("a b a b c".split(), ["a", "b", "c"]) == 2
+    assert find(["a", "b", "a", "b", "c"], ["a", "b", "c"]) == 2
     assert find(["a"], []) == find(["a"], ["b"]) == find([], ["a"]) == NOWHERE
 
 
@@ -151,9 +151,9 @@ def test_rows_and_known_triples():
     assert rows[0, 4].tolist() == [10, 11, 0, *[-1] * 4]
     assert (rows[0, 5:] == NOWHERE).all()
     assert (rows[1] == NOWHERE).all()
-    found = targets.seen_in("Acme Corp. and John Smith".split())
+    found = targets.seen_in(["Acme", "Corp.", "and", "John", "Smith"])
     assert found == [(3, 4, 0, 1, 0, 1, 0)]
-    assert not targets.seen_in("Acme Corp and John Smith".split()), "not the same words"
+    assert not targets.seen_in(["Acme", "Corp", "and", "John", "Smith"]), "not the same words"
     unheard = as_facts([(john, "left", york)])
     assert targets.encode([unheard])[0, 0].tolist() == [0, 1, 0, 2, 3, 4, 0], "a number beyond those that are known"
     assert Triples(json.loads(json.dumps(targets.to_json()))).known == targets.known
@@ -164,7 +164,9 @@ def test_rows_and_known_triples():
 
 def model(*options: str):
     """An untrained objective of two predicates and two types."""
-    config = parse_args(["--task", "conll04", "--encoder", "bag", "--pooler", "mean", "--encode.features", "8", *options])
+    config = parse_args(
+        ["--task", "conll04", "--encoder", "bag", "--pooler", "mean", "--encode.features", "8", *options]
+    )
     return build.objective(config, {"words": 9, "predicates": 2, "kinds": 2})[0]
 
 
@@ -271,7 +273,7 @@ def test_scores_by_hand():
     assert found["precision"] == found["recall"] == found["f1"] == 0.5, "what is said twice counts once"
     assert sets([one, two], [])["f1"] == sets([], [one])["f1"] == sets([], [])["f1"] == 0
     assert sets([one], [one], weight=0.0)["f1"] == 0
-    other = one[:6] + (0,)
+    other = (*one[:6], 0)
     assert sets([one], [other])["f1"] == 1
     assert sets([one], [other])["typed_f1"] == 0
     assert sets([one, two], [one, two])["ceiling_f1"] == 1
@@ -293,9 +295,7 @@ def test_equal_words_are_the_same_triple_wherever_they_stand():
 def test_batches_of_any_width_are_added():
     one = (0, 0, 0, 0, 2, 2, 1)
     parts = [
-        TripleSets.of(
-            *(np.array([[row]]) for row in (one, found, one, one)), np.arange(width)[None], np.ones(1)
-        )
+        TripleSets.of(*(np.array([[row]]) for row in (one, found, one, one)), np.arange(width)[None], np.ones(1))
         for found, width in ((one, 4), ((NOWHERE,) * 7, 9))
     ]
     assert (parts[0] + parts[1]).compute()["recall"] == 0.5
@@ -339,7 +339,11 @@ def task_of(folder: Path, *options: str):
 def test_sentences_of_conll04(tmp_path):
     """Two entities beside one another, one that begins at a tag I, and relations that name the last words."""
     task = task_of(archive(tmp_path))
-    rose, peru, bolivia = Mention("Mrs. Rose", 0, 1, "Peop"), Mention("Peru", 3, 3, "Loc"), Mention("Bolivia", 4, 4, "Loc")
+    rose, peru, bolivia = (
+        Mention("Mrs. Rose", 0, 1, "Peop"),
+        Mention("Peru", 3, 3, "Loc"),
+        Mention("Bolivia", 4, 4, "Loc"),
+    )
     trade = Mention("UN Trade", 5, 6, "Org")
     first, second = [example for example in TASKS["conll04"].examples(task.codec.options) if example.split == "test"]
     assert first.text == "Mrs. Rose of Peru Bolivia UN Trade"
@@ -388,7 +392,8 @@ def test_bad_sentences_are_one_line(case, tmp_path):
 
 
 ROWS = [
-    {"text": f"Rose lives in town {n} .", "triple_list": [["Rose", "lives in", f"town {n}"]], "id": n} for n in range(60)
+    {"text": f"Rose lives in town {n} .", "triple_list": [["Rose", "lives in", f"town {n}"]], "id": n}
+    for n in range(60)
 ]
 
 
@@ -437,7 +442,7 @@ def test_no_file_and_sentences():
         TASKS["triple_file"](parse_args(["--task", "triple_file"]).data)
     with pytest.raises(UsageError, match="choose an encoder that reads words"):
         TASKS["triple_file"](parse_args(["--task", "triple_file", "--encoder", "han"]).data)
-    with pytest.raises(UsageError, match="'maxi' is no pooler|pooler"):
+    with pytest.raises(UsageError, match="unknown pooler 'maxi'"):
         model("--head.gate-pooler", "maxi")
 
 

@@ -45,9 +45,9 @@ class TriplesOptions(HeadOptions):
     """Pooler before the gates of the predicates; as above."""
     subject_pooler: str = ""
     """Pooler of the words of a subject; as above."""
-    begin: Annotated[float, Interval("(0, 1)")] = 0.5
+    begin: Annotated[float, Interval("(0, 1)")] = 0.4
     """A subject or object begins at the words whose probability is above this."""
-    end: Annotated[float, Interval("(0, 1)")] = 0.4
+    end: Annotated[float, Interval("(0, 1)")] = 0.2
     """A subject or object ends at the nearest word whose probability is above this."""
     subjects: Annotated[int, Interval("[1, 64]")] = 8
     """Subjects of a text at most: in training the first ones, afterwards the most probable ones."""

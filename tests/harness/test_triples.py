@@ -469,7 +469,6 @@ def test_no_file_and_sentences():
 
 
 def test_predictions_are_words_of_the_text(tmp_path):
-
     trained = Trained(None, model(), task_of(archive(tmp_path)).codec)
     predicted = {
         "triples": np.array([[[0, 1, 2, 1, 3, 3, 0], [NOWHERE] * 7]], np.int32),

@@ -36,6 +36,10 @@ class DGCNNOptions(WordOptions):
     gate_dropout: Annotated[float, Interval("[0, 1)")] = 0.1
     """Dropout rate of the logits of the gates; where one is dropped, the gate is half open."""
 
+    gate_bias: Annotated[float, Interval("[-20, 20]")] = -2.0
+    """Bias of the logits of the gates at the start; below 0 a block first changes little, so that the words come
+    through many of them. With 0, as in Su's programs, each block halves the variance of the states."""
+
     @property
     def dilations(self) -> tuple[int, ...]:
         """The dilation of every block."""
@@ -54,10 +58,11 @@ class Block(nnx.Module):
     every feature how much of the state is new. With g = 0 the block changes nothing, with g = 1 it is a convolution.
     """
 
-    def __init__(self, features: int, dilation: int, *, rngs: nnx.Rngs):
+    def __init__(self, features: int, dilation: int, bias: float = 0.0, *, rngs: nnx.Rngs):
         self.convolution = nnx.Conv(
             features, 2 * features, (WINDOW,), padding="SAME", kernel_dilation=(dilation,), rngs=rngs
         )
+        self.convolution.bias[...] = jnp.repeat(jnp.array([0.0, bias]), features)
 
     def __call__(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"], rate: float, rngs: nnx.Rngs | None = None
@@ -77,7 +82,9 @@ class DGCNN(nnx.Module):
     def __init__(self, options: DGCNNOptions, words: Words, *, rngs: nnx.Rngs):
         self.words = words
         self.inputs = nnx.Linear(words.features, options.features, rngs=rngs)
-        self.blocks = nnx.List(Block(options.features, dilation, rngs=rngs) for dilation in options.dilations)
+        self.blocks = nnx.List(
+            Block(options.features, dilation, options.gate_bias, rngs=rngs) for dilation in options.dilations
+        )
         self.dropout, self.gate_dropout = options.dropout, options.gate_dropout
         self.features = options.features
 

@@ -62,7 +62,7 @@ class Block(nnx.Module):
         self.convolution = nnx.Conv(
             features, 2 * features, (WINDOW,), padding="SAME", kernel_dilation=(dilation,), rngs=rngs
         )
-        self.convolution.bias[...] = jnp.repeat(jnp.array([0.0, bias]), features)
+        self.convolution.bias[...] = jnp.repeat(jnp.array([0.0, bias]), features)  # type: ignore[index]
 
     def __call__(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"], rate: float, rngs: nnx.Rngs | None = None

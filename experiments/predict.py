@@ -1,6 +1,7 @@
 """What a trained model says of texts: `python -m experiments.predict RUN [FILE] [--vectors FILE]`."""
 
 import dataclasses
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -50,9 +51,10 @@ def predictions(trained: Trained, texts: Iterable[str], vectors: Path | None) ->
     check_free(vectors, "--vectors")
     empty = next(trained.answers([""]))
     with row_writer(vectors, empty["pooled"].shape[-1]) as write:
-        for found in trained.answers(texts):
+        given, texts = itertools.tee(texts)
+        for found in trained.answers(given):
             write(found["pooled"])
-            yield from trained.readable(found)
+            yield from trained.readable(found, texts)
 
 
 def predict(options: Options) -> None:

@@ -134,12 +134,16 @@ class Parts(Protocol):
         """Dtype in which encoders compute."""
         ...
 
-    def encoder(self, *, rngs: nnx.Rngs) -> Encoder:
-        """Return a new encoder with word vectors of its own."""
+    def words(self, *, rngs: nnx.Rngs) -> Words:
+        """Return new word vectors."""
         ...
 
-    def pooler(self, features: int, *, rngs: nnx.Rngs) -> Pooler:
-        """Return a new pooler of states of the given size."""
+    def encoder(self, words: Words | None = None, *, rngs: nnx.Rngs) -> Encoder:
+        """Return a new encoder, of given word vectors or with its own."""
+        ...
+
+    def pooler(self, features: int, name: str = "", *, rngs: nnx.Rngs) -> Pooler:
+        """Return a new pooler of states of the given size, or another row of the table, at its defaults."""
         ...
 
 
@@ -154,6 +158,10 @@ class Codec(Protocol):
 
     def encode(self, records: Iterable[Any]) -> Iterator[Batch]:
         """Yield the records, in their order, as batches; targets are not known and 0."""
+        ...
+
+    def named(self, record: dict[str, Any], text: Any) -> dict[str, Any]:
+        """Return a record of `Objective.records` in which places in the text are what stands there."""
         ...
 
     def to_json(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Baselines: what counts of words alone come to, one a kind of objective. A new one is a row in the table."""
 
 from experiments.base.contracts import Baseline
-from experiments.baselines import linear, ngram
+from experiments.baselines import dictionary, linear, ngram
 
 BASELINES: dict[str, Baseline] = {
     "classify": linear.classify,
@@ -9,4 +9,5 @@ BASELINES: dict[str, Baseline] = {
     "multilabel": linear.multilabel,
     "regress": linear.regress,
     "similarity": linear.similarity,
+    "triples": dictionary.triples,
 }

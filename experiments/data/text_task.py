@@ -104,6 +104,8 @@ def splitter(options: TextOptions, vocabulary: Vocabulary | None) -> Callable[[s
 class TextCodec:
     """Texts to batches: a vocabulary, and the targets that the texts of the data set carry."""
 
+    vocabulary_type: ClassVar[type[Vocabulary]] = Vocabulary
+
     def __init__(self, options: TextOptions, vocabulary: Vocabulary, targets: Targets):
         self.options = options
         self.vocabulary = vocabulary
@@ -141,7 +143,15 @@ class TextCodec:
         return next(self._batches([[]], width))
 
     def _batches(self, texts: list[list[list[str]]], width: int) -> Iterator[TextBatch]:
-        return self.corpus(texts, np.zeros(len(texts), np.int32), [width]).in_order()
+        return self.corpus(texts, self.unknown_targets(len(texts)), [width]).in_order()
+
+    def unknown_targets(self, texts: int) -> np.ndarray:
+        """Return the targets of texts of which nothing is known."""
+        return np.zeros(texts, np.int32)
+
+    def named(self, record: dict[str, Any], text: str) -> dict[str, Any]:
+        """Return a record of what is predicted of a text; places in the text become what stands there."""
+        return record
 
     def words(self, text: str) -> list[str]:
         """Return the words of a text that a model reads: those after the first `max_len` are cut."""
@@ -160,6 +170,7 @@ class TextTask:
 
     Options: ClassVar[type] = TextOptions
     Targets: ClassVar[TargetsType] = Classes
+    Codec: ClassVar[type[TextCodec]] = TextCodec
     objective: ClassVar[str] = "classify"
 
     @classmethod
@@ -181,7 +192,7 @@ class TextTask:
     def codec_of(cls, options: TextOptions, stored: dict[str, Any]) -> TextCodec:
         """Return the codec that a run has stored."""
         kind = cls.targets_of(options)
-        return TextCodec(options, Vocabulary(stored["words"]), kind(stored[kind.key]))
+        return cls.Codec(options, cls.Codec.vocabulary_type(stored["words"]), kind(stored[kind.key]))
 
     def __init__(self, options: TextOptions, examples: Iterable[Example] | None = None):
         vocabulary = fixed_vocabulary(options)
@@ -197,8 +208,8 @@ class TextTask:
         fitted = self.targets_of(options).fit(targets)
         sentences = (sentence for text in words["train"] for sentence in text)
         if vocabulary is None:
-            vocabulary = Vocabulary.count(sentences, options.min_count)
-        self.codec = TextCodec(options, vocabulary, fitted)
+            vocabulary = self.Codec.vocabulary_type.count(sentences, options.min_count)
+        self.codec = self.Codec(options, vocabulary, fitted)
         lengths = [sum(map(len, text)) for text in words["train"]]
         widths = bucket_widths(lengths, options.buckets, options.max_len)
         self.splits = {

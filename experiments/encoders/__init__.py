@@ -3,6 +3,7 @@
 from experiments.base.contracts import Encoder
 from experiments.encoders.bag import Bag
 from experiments.encoders.convolution import CNN, TextCNN
+from experiments.encoders.dgcnn import DGCNN
 from experiments.encoders.han import HAN
 from experiments.encoders.minilm import MiniLM
 from experiments.encoders.recurrent import GRU, LSTM, BiGRU, BiLSTM
@@ -14,6 +15,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "bigru": BiGRU,
     "bilstm": BiLSTM,
     "cnn": CNN,
+    "dgcnn": DGCNN,
     "gru": GRU,
     "han": HAN,
     "lstm": LSTM,

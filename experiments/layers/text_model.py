@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 from jax import Array
 
-from experiments.base.contracts import Batch, Encoder, Last, Mean, Outputs, Parts
+from experiments.base.contracts import Batch, Encoder, Last, Mean, Outputs, Parts, Words
 
 
 class Model(nnx.Module):
@@ -42,9 +42,9 @@ class TextModel(Model):
     The encoder computes in the dtype of the configuration; parameters are float32, and so is what poolers sum.
     """
 
-    def __init__(self, parts: Parts, *, rngs: nnx.Rngs):
-        self.encoder = parts.encoder(rngs=rngs)
-        self.pooler = parts.pooler(self.encoder.features, rngs=rngs)
+    def __init__(self, parts: Parts, words: Words | None = None, pooler: str = "", *, rngs: nnx.Rngs):
+        self.encoder = parts.encoder(words, rngs=rngs)
+        self.pooler = parts.pooler(self.encoder.features, pooler, rngs=rngs)
         self.compute = parts.compute
 
     @property

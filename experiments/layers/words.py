@@ -10,8 +10,10 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from experiments.base.contracts import Words
 from experiments.base.options import Interval
 from experiments.data.text import UNKNOWN
+from experiments.data.triples import SHAPES
 
 RANDOM = "random"
 SPREAD = 0.1  # standard deviation of random word vectors
@@ -91,3 +93,17 @@ class WordEmbedding(nnx.Module):
             tokens = jnp.where(hide, UNKNOWN, tokens)
         vectors = jnp.take(self.table.embedding[...], tokens, axis=0)  # nnx.Embed would return its first dtype always
         return vectors if self.scale is None else vectors * self.scale[...].reshape(*tokens.shape, 1)
+
+
+class WrittenWords(nnx.Module):
+    """The vector of a word beside one of how it is written, as in lower case: both are trained."""
+
+    def __init__(self, words: Words, features: int, *, rngs: nnx.Rngs):
+        self.words = words
+        self.shapes = nnx.Embed(len(SHAPES), features, embedding_init=nnx.initializers.normal(SPREAD), rngs=rngs)
+        self.features = words.features + features
+
+    def __call__(self, tokens: Int[Array, "*S 2"], rngs: nnx.Rngs | None = None) -> Float[Array, "*S D"]:
+        """Return the vectors of words, which are given by their number and that of the way they are written."""
+        shapes = jnp.take(self.shapes.embedding[...], tokens[..., 1], axis=0)
+        return jnp.concatenate([self.words(tokens[..., 0], rngs), shapes], axis=-1)

@@ -7,6 +7,7 @@ from experiments.objectives.multilabel import Multilabel
 from experiments.objectives.mutual_information import MutualInformation
 from experiments.objectives.regress import Regress
 from experiments.objectives.similarity import Similarity
+from experiments.objectives.triples import Triples
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "classify": Classify,
@@ -15,4 +16,5 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "mutual_information": MutualInformation,
     "regress": Regress,
     "similarity": Similarity,
+    "triples": Triples,
 }

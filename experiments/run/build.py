@@ -8,7 +8,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from experiments.base.contracts import Encoder, Objective, Pooler, Sizes, Task, Words
-from experiments.base.errors import UsageError
+from experiments.base.errors import UsageError, unknown
 from experiments.data import vectors
 from experiments.data.text import UNKNOWN, Vocabulary
 from experiments.data.text_task import SourceOptions, TextTask
@@ -63,9 +63,12 @@ class ConfiguredParts:
         words = self.words(rngs=rngs) if words is None else words
         return ENCODERS[self._config.encoder](self._config.encode, words, rngs=rngs)
 
-    def pooler(self, features: int, *, rngs: nnx.Rngs) -> Pooler:
-        """Return a new pooler of states of the given size."""
-        return POOLERS[self._config.pooler](self._config.pool, features, rngs=rngs)
+    def pooler(self, features: int, name: str = "", *, rngs: nnx.Rngs) -> Pooler:
+        """Return a new pooler of states of the given size, or another row of the table, at its defaults."""
+        if name and name not in POOLERS:
+            raise unknown("pooler", name, POOLERS)
+        options = POOLERS[name].Options() if name else self._config.pool
+        return POOLERS[name or self._config.pooler](options, features, rngs=rngs)
 
 
 def objective(config: Config, sizes: Sizes) -> tuple[Objective, list[WordEmbedding]]:

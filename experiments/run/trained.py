@@ -1,5 +1,6 @@
 """A trained model back in memory, from the folder of its run or of an export alone."""
 
+import itertools
 import operator
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -54,11 +55,13 @@ class Trained(NamedTuple):
         """Yield one readable prediction a record, in their order: `{"label": "plant", "probability": 0.93}`."""
         if isinstance(records, str | bytes):
             raise TypeError("predict takes texts, not one text: give a list, as predict([text]).")
-        return (record for found in self.answers(records) for record in self.readable(found))
+        given, texts = itertools.tee(records)
+        return (record for found in self.answers(given) for record in self.readable(found, texts))
 
-    def readable(self, found: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the predictions of `answers`, one readable record a text."""
-        return self.objective.records(found["predictions"], self.codec)
+    def readable(self, found: dict[str, Any], texts: Iterator[Any]) -> list[dict[str, Any]]:
+        """Return the predictions of `answers`, one readable record a text, which is the next one of `texts`."""
+        records = self.objective.records(found["predictions"], self.codec)
+        return [self.codec.named(record, text) for record, text in zip(records, texts, strict=False)]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -10,6 +10,7 @@ from experiments.tasks.newsgroups import Newsgroups
 from experiments.tasks.reuters import Reuters
 from experiments.tasks.reviews import review_task
 from experiments.tasks.sentences import sentence_task
+from experiments.tasks.triples import Conll04, TripleFile
 from experiments.tasks.wheels import R8, R52, Films, MovieSnippets
 from experiments.tasks.wordnet import WordNet
 
@@ -31,6 +32,8 @@ TASKS: dict[str, type[Task]] = {
     "reuters": Reuters,
     "clinc150": Clinc150,
     "flickr8k": Flickr8k,
+    "conll04": Conll04,
+    "triple_file": TripleFile,
     "r8": R8,
     "r52": R52,
     "movie_snippets": MovieSnippets,

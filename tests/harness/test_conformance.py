@@ -11,6 +11,7 @@ from flax import nnx
 from experiments.data.targets import Classes, Groups, Numbers, Tags
 from experiments.data.text import Example
 from experiments.data.text_task import TextCodec, TextTask
+from experiments.data.triples import COLUMNS, NOWHERE, Facts, Mention, TripleBatch, Triples
 from experiments.encoders import ENCODERS
 from experiments.objectives import OBJECTIVES
 from experiments.poolers import POOLERS
@@ -25,13 +26,28 @@ EACH_OBJECTIVE = pytest.mark.parametrize("name", sorted(OBJECTIVES))
 EACH_SUM = pytest.mark.parametrize("name", sorted(name for name, kind in OBJECTIVES.items() if not kind.contrasts))
 EACH_TASK = pytest.mark.parametrize("name", sorted(TASKS))
 SIZES = {"words": VOCABULARY, "classes": 4, "tags": 3, "numbers": 1, "mean": 2.0, "scale": 3.0, "groups": 3}
+SIZES |= {"predicates": 2, "kinds": 2}
+NOTHING = [NOWHERE] * COLUMNS
 TARGETS = {
     "classes": np.array([1, 0, 3, 2], np.int32),
     "tags": np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 1]], np.float32),
     "numbers": np.array([1.0, -2.0, 5.0, 2.5], np.float32),
     "groups": np.array([1, 0, 1, 2], np.int32),
+    "predicates": np.array(
+        [
+            [[0, 1, 0, 1, 3, 4, 1], [0, 1, 0, 0, 2, 2, 0], [2, 2, 0, *NOTHING[:4]]],
+            [NOTHING] * 3,
+            [[1, 2, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 2, 1], NOTHING],
+            [NOTHING] * 3,
+        ],
+        np.int32,
+    ),
 }
 VALUES = {Classes: ["x", "y"], Tags: [("a", "b"), ("b",), ()], Numbers: [1.0, 2.0, 4.0]}
+VALUES[Triples] = [
+    Facts((Mention("w1", 0, 0, "x"), Mention("w2", 1, 1, "y")), ((0, "p", 1), (1, "q", 0))),
+    Facts((Mention("w1", 0, 0, "x"),), ()),
+]
 TEXTS_A_GROUP = 3
 
 
@@ -44,7 +60,11 @@ def objective_of(name: str):
 
 def data_of(name: str, tokens=TOKENS, mask=MASK):
     kind = next((need for need in OBJECTIVES[name].needs if need in TARGETS), "classes")
-    return jax.device_put(batch_of("gru", tokens, mask)._replace(targets=TARGETS[kind]))
+    batch = batch_of("gru", tokens, mask)._replace(targets=TARGETS[kind])
+    if kind == "predicates":
+        forms = np.where(mask, np.arange(mask.shape[1]), NOWHERE)
+        batch = TripleBatch(*batch, shapes=np.where(mask, 1 + tokens % 2, 0), forms=forms, known=TARGETS[kind][:, 1:])
+    return jax.device_put(batch)
 
 
 def evaluated(objective, batch):
@@ -118,7 +138,7 @@ def test_predictions_are_records_of_every_text(name):
     objective = objective_of(name)
     outputs, _ = evaluated(objective, data_of(name))
     predictions = jax.device_get(objective.predict(outputs))
-    codec = type("Codec", (), {"targets": type("Targets", (), {"names": ("a", "b", "c", "d")})})
+    codec = type("Codec", (), {"targets": type("Targets", (), dict.fromkeys(("names", "predicates", "kinds"), "abcd"))})
     records = objective.records(predictions, codec)
     assert len(records) == len(TOKENS)
     assert json.loads(json.dumps(records)) == records

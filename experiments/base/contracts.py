@@ -85,10 +85,13 @@ class Encoder(Protocol):
     """A `layers.words.VectorOptions`, so the options of the word vectors come first."""
     features: int
     """Size of a state."""
-    causal: ClassVar[bool]
-    """Whether the state of a token depends only on this token and those before it."""
 
     def __init__(self, options: Any, words: Words, *, rngs: nnx.Rngs): ...
+
+    @property
+    def causal(self) -> bool:
+        """Whether the state of a token depends only on this token and those before it; options may decide."""
+        ...
 
     def __call__(
         self, tokens: Int[Array, "B T *W"], mask: Bool[Array, "B T *W"], rngs: nnx.Rngs | None = None

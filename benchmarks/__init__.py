@@ -9,6 +9,7 @@
     table.py plot.py    a record -> Markdown and a figure; no number is typed by hand
     pool.py      `python -m benchmarks.pool`: measure and print
     device.py    `python -m benchmarks.device`: the tests and times of an accelerator on one page
+    attention.py `python -m benchmarks.attention`: memory and time of the forms of attention of the transformer
     million.py   `python -m benchmarks.million`: one document of a million tokens over eight devices
     page.py      `python -m benchmarks.page FILE.json`: write docs/performance.md
     targets.py   `python -m benchmarks.targets FILE.json`: what the project promises against what was measured

@@ -36,11 +36,11 @@ def _of_jax(row: Row, arrays: Arrays) -> list[Program]:
     inputs = jax.device_put(inputs)
     if row.name == COPY:
         return [_in_place(row, FORWARD, pool, inputs)]
-    programs = [_fresh(row, FORWARD, pool, inputs)]
+    programs = [fresh(row.name, FORWARD, pool, inputs)]
     if row.backward:
         cotangent = jnp.asarray(arrays.cotangent, inputs[0].dtype)
         both = _forward_and_backward(pool)
-        programs.append(_fresh(row, BOTH, both, (*inputs, cotangent)))
+        programs.append(fresh(row.name, BOTH, both, (*inputs, cotangent)))
         if row.donated:
             programs.append(_in_place(row, DONATED, both, (*inputs, cotangent)))
     return programs
@@ -56,15 +56,15 @@ def _forward_and_backward(pool: Callable[..., Any]) -> Callable[..., Any]:
     return both
 
 
-def _fresh(row: Row, mode: str, function: Callable[..., Any], inputs: Sequence[Any]) -> Program:
-    """Results in memory that is allocated by the call, as it happens outside of a training step."""
+def fresh(row: str, mode: str, function: Callable[..., Any], inputs: Sequence[Any]) -> Program:
+    """Return a program whose results are in memory that the call allocates, as outside of a training step."""
     compiled = jax.jit(function).lower(*inputs).compile()
 
     def drop(results: Any) -> None:
         for array in jax.tree.leaves(results):
             array.delete()
 
-    return Program(row.name, mode, lambda: jax.block_until_ready(compiled(*inputs)), drop, _temporary(compiled))
+    return Program(row, mode, lambda: jax.block_until_ready(compiled(*inputs)), drop, temporary(compiled))
 
 
 def _in_place(row: Row, mode: str, function: Callable[..., Any], inputs: Sequence[Any]) -> Program:
@@ -79,11 +79,12 @@ def _in_place(row: Row, mode: str, function: Callable[..., Any], inputs: Sequenc
             array.delete()
 
     return Program(
-        row.name, mode, lambda: jax.block_until_ready(compiled(spare[0], *inputs)), drop, _temporary(compiled)
+        row.name, mode, lambda: jax.block_until_ready(compiled(spare[0], *inputs)), drop, temporary(compiled)
     )
 
 
-def _temporary(compiled: Any) -> int | None:
+def temporary(compiled: Any) -> int | None:
+    """Return the bytes that a compiled program needs beside arguments and results; None where nobody counts them."""
     analysis = compiled.memory_analysis()
     return None if analysis is None else int(analysis.temp_size_in_bytes)
 

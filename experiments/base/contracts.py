@@ -79,21 +79,24 @@ class Words(Protocol):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Word vectors to states; the states of a text depend neither on padding nor on other texts."""
-
-    Options: ClassVar[type]
-    """A `layers.words.VectorOptions`, so the options of the word vectors come first."""
-    features: int
-    """Size of a state."""
-    causal: ClassVar[bool]
-    """Whether the state of a token depends only on this token and those before it.
+    """Word vectors to states; the states of a text depend neither on padding nor on other texts.
 
     An encoder whose states are the same at every step, because nothing in it is trained or random, may have `fixed`
     true: they are then computed once. One that is `pretrained` names the model (`experiments.data.pretrained.WHEELS`)
     and has `load`, which sets its numbers to those of the model.
     """
 
+    Options: ClassVar[type]
+    """A `layers.words.VectorOptions`, so the options of the word vectors come first."""
+    features: int
+    """Size of a state."""
+
     def __init__(self, options: Any, words: Words, *, rngs: nnx.Rngs): ...
+
+    @property
+    def causal(self) -> bool:
+        """Whether the state of a token depends only on this token and those before it; options may decide."""
+        ...
 
     def __call__(
         self, tokens: Int[Array, "B T *W"], mask: Bool[Array, "B T *W"], rngs: nnx.Rngs | None = None

@@ -43,6 +43,10 @@ class TextOptions:
     tokens: Annotated[Literal["words", "minilm"], added("words")] = "words"
     """What stands for a word: the words of the training split, or word pieces of all-MiniLM-L6-v2, of its package."""
 
+    def words_of(self, text: str) -> list[list[str]]:
+        """Return the words of every sentence of a text; all in one where there are no sentences."""
+        return split_sentences(text) if self.sentences else [split_words(text)]
+
     @property
     def sentence_shape(self) -> SentenceShape | None:
         """How sentences become rows; None where batches are of words."""
@@ -98,7 +102,7 @@ def splitter(options: TextOptions, vocabulary: Vocabulary | None) -> Callable[[s
     if options.tokens != "words" and vocabulary is not None:
         pieces = WordPieces(vocabulary.words)
         return lambda text: [pieces(text)]
-    return split_sentences if options.sentences else lambda text: [split_words(text)]
+    return options.words_of
 
 
 class TextCodec:

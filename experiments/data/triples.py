@@ -268,8 +268,8 @@ class TripleTask(TextTask):
     objective: ClassVar[str] = "triples"
 
     def __init__(self, options: TripleOptions, examples: Iterable[Example] | None = None):
-        if options.sentences:
-            raise UsageError("triples are of words: choose an encoder that reads words, without --data.sentences.")
+        if options.sentences or options.tokens != "words":
+            raise UsageError("triples are of words: choose an encoder that reads words, neither sentences nor pieces.")
         super().__init__(options, examples)
 
     def describe(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from experiments.base.contracts import Words
-from experiments.base.options import Interval
+from experiments.base.options import Interval, added
+from experiments.layers.attention import Attention, atrous, full, local, sparse
 from experiments.layers.masked import dropout
 from experiments.layers.words import VectorOptions
 
@@ -37,6 +39,25 @@ class TransformerOptions(VectorOptions):
     """Size of the feed-forward layer in a block."""
     dropout: Annotated[float, Interval("[0, 1)")] = 0.1
     """Dropout rate of the word vectors and after each half of a block."""
+    attention: Annotated[Literal["full", "local", "atrous", "sparse"], added("full")] = "full"
+    """Which words a word attends to: all; those near by; every rate-th one; or both of these, in one softmax."""
+    window: Annotated[int, Interval("[1, 65536]"), added(16)] = 16
+    """Local and sparse attention reach this many words to each side."""
+    rate: Annotated[int, Interval("[1, 65536]"), added(16)] = 16
+    """Dilation rate of atrous and sparse attention."""
+    causal: Annotated[bool, added(False)] = False
+    """No word attends to a later one, which a language model requires."""
+
+    @property
+    def attend(self) -> Attention:
+        """The attention of queries, keys and values under a mask; see `experiments.layers.attention`."""
+        forms: dict[str, Attention] = {
+            "full": full,
+            "local": partial(local, window=self.window),
+            "atrous": partial(atrous, rate=self.rate),
+            "sparse": partial(sparse, window=self.window, rate=self.rate),
+        }
+        return partial(forms[self.attention], causal=self.causal)
 
 
 def sinusoids(length: int, features: int) -> Float[np.ndarray, "T D"]:
@@ -46,7 +67,7 @@ def sinusoids(length: int, features: int) -> Float[np.ndarray, "T D"]:
 
 
 class Block(nnx.Module):
-    """Self-attention over the real tokens, then a feed-forward layer, each added to its input."""
+    """Self-attention over real tokens, then a feed-forward layer, each added to its input."""
 
     def __init__(self, options: TransformerOptions, features: int, *, rngs: nnx.Rngs):
         self.attention_norm = nnx.LayerNorm(features, rngs=rngs)
@@ -56,6 +77,7 @@ class Block(nnx.Module):
         self.widen = nnx.Linear(features, options.hidden, rngs=rngs)
         self.narrow = nnx.Linear(options.hidden, features, rngs=rngs)
         self.heads = options.heads
+        self.attend = options.attend
         self.dropout = options.dropout
 
     def __call__(
@@ -64,23 +86,22 @@ class Block(nnx.Module):
         """Return the states after the block."""
         B, T, D = states.shape
         heads = self.inputs(self.attention_norm(states)).reshape(B, T, 3, self.heads, -1)
-        # Where a text has no token, JAX attends to all alike: finite, and every state is padding.
-        read = jax.nn.dot_product_attention(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2], mask=mask[:, None, None])
+        read = self.attend(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2], mask)
         states = states + dropout(self.outputs(read.reshape(B, T, D)), self.dropout, rngs)
         fed = self.narrow(jax.nn.gelu(self.widen(self.feed_norm(states))))
         return states + dropout(fed, self.dropout, rngs)
 
 
 class Transformer(nnx.Module):
-    """One state a token, from all words of the text."""
+    """One state a token, from the words that attention reaches."""
 
     Options: ClassVar[type] = TransformerOptions
-    causal: ClassVar[bool] = False
 
     def __init__(self, options: TransformerOptions, words: Words, *, rngs: nnx.Rngs):
         if words.features % options.heads:
             raise ValueError(f"heads {options.heads} must divide the features {words.features}")
         self.words = words
+        self.causal = options.causal
         self.features = words.features
         self.blocks = nnx.List(Block(options, self.features, rngs=rngs) for _ in range(options.layers))
         self.norm = nnx.LayerNorm(self.features, rngs=rngs)

@@ -207,7 +207,8 @@ class TripleCorpus(Corpus):
         arrays = (self.shapes[rows, :width], self.forms[rows, :width], self.known[rows])
         missing = self.batch_size - len(rows)
         filled = (np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) for array in arrays)
-        return TripleBatch(*super()._batch(width, rows), *filled)  # type: ignore[return-value]
+        batch = super()._batch(width, rows)
+        return TripleBatch(batch.tokens, batch.mask, batch.targets, batch.weights, *filled)  # type: ignore[return-value]
 
 
 class TripleCodec(TextCodec):

@@ -189,7 +189,10 @@ def test_a_page_is_a_function_of_the_folders(sweep_folder, tmp_path):
     assert "python -m experiments.train --task trec --encoder cnn --pooler mean --seed SEED --epochs 2" in text
     assert "60 finished runs of 12 configurations" in text
     assert "| bag | learned_norm | 1.85 ± 0.10 | 1.85 ± 0.10 |" in text, "seeds of mean p 1.75, 1.8, ... 1.95"
-    assert "from all texts, 10 times as fast as the rest, p is within 25 % of the best fixed p for 1 by accuracy (4), for" in text
+    assert (
+        "from all texts, 10 times as fast as the rest, p is within 25 % of the best fixed p for 1 by accuracy (4), for"
+        in text
+    )
     assert "a smaller fixed exponent than the validation loss for 2 of 2 values of k (1, 4)." in text
     assert str(tmp_path) not in text
 

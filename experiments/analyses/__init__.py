@@ -1,14 +1,18 @@
 """Analyses: what is asked of trained models. A new one is a file here and a row in the table."""
 
+from experiments.analyses.adversarial import Adversarial
 from experiments.analyses.communities import Communities
 from experiments.analyses.gradient import Gradient
 from experiments.analyses.leave_one_out import LeaveOneOut
+from experiments.analyses.permutation import Permutation
 from experiments.analyses.similarity import Similarity
 from experiments.base.contracts import Analysis
 
 ANALYSES: dict[str, type[Analysis]] = {
+    "adversarial": Adversarial,
     "communities": Communities,
     "gradient": Gradient,
     "leave_one_out": LeaveOneOut,
+    "permutation": Permutation,
     "similarity": Similarity,
 }

@@ -106,7 +106,9 @@ class Pooler(Protocol):
     """States to one vector; masked states may hold anything, even NaN.
 
     A pooler with an exponent has it as `p`. One with attention has `detached`, whether that is a constant of every
-    derivative. One whose tokens weigh in several ways has `weights(states, mask)`: arrays [B T] or [B T H] by name.
+    derivative. One whose attention is the softmax of scores may have `scores(states, mask)`, [B T] or [B T H], and then
+    takes other scores in their place: `pooler(states, mask, scores)`. One whose tokens weigh in several ways has
+    `weights(states, mask, scores)`, with None for its own scores: arrays [B T] or [B T H] by name.
     """
 
     Options: ClassVar[type]

@@ -48,9 +48,8 @@ class Classify(TextModel):
         super().__init__(parts, rngs=rngs)
         self.head = Head(options, self.pooler.features, int(sizes["classes"]), rngs=rngs)
 
-    def __call__(self, batch: Batch, rngs: nnx.Rngs | None = None) -> Outputs:
-        """Return the outputs of the model and `logits` [B C]."""
-        outputs = self.read(batch, rngs)
+    def answer(self, outputs: Outputs, rngs: nnx.Rngs | None = None) -> Outputs:
+        """Return the outputs and `logits` [B C]."""
         return {**outputs, "logits": self.head(outputs["pooled"].astype(jnp.float32), rngs)}
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Mean]:

@@ -2,6 +2,7 @@
 
 from experiments.analyses.adversarial import Adversarial
 from experiments.analyses.communities import Communities
+from experiments.analyses.divergence import Divergence
 from experiments.analyses.gradient import Gradient
 from experiments.analyses.leave_one_out import LeaveOneOut
 from experiments.analyses.permutation import Permutation
@@ -11,6 +12,7 @@ from experiments.base.contracts import Analysis
 ANALYSES: dict[str, type[Analysis]] = {
     "adversarial": Adversarial,
     "communities": Communities,
+    "divergence": Divergence,
     "gradient": Gradient,
     "leave_one_out": LeaveOneOut,
     "permutation": Permutation,

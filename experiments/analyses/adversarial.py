@@ -177,12 +177,13 @@ def picture(
     weights: dict[str, Float[np.ndarray, " N"]], apart: dict[str, Float[np.ndarray, " N"]], labels: list[str]
 ) -> Figure:
     """Draw, for every kind of weight, the histogram of the divergence, and below it against the largest weight."""
-    legend = [*sorted(set(labels)), "other classes", "median of a quarter"]
+    named = largest.frequent(labels)
+    legend = [*named, largest.OTHERS, largest.MEDIAN]
     figure, axes = panels(2 * len(weights), 2.2, legend=legend, across=len(weights))
     for name, top, below in zip(weights, axes[: len(weights)], axes[len(weights) :], strict=True):
         top.hist(apart[name], bins=24, range=(0, math.log(2)))
         top.set(title=name, xlabel="largest JSD", ylabel="texts", xlim=(0, 0.7))
-        largest.draw(below, weights[name], apart[name], labels)
+        largest.draw(below, weights[name], apart[name], labels, named)
         below.set(ylabel="largest JSD", ylim=(0, 0.7))
     legend_below(figure, axes, legend)
     return figure

@@ -126,10 +126,11 @@ def picture(
     weights: dict[str, Float[np.ndarray, " N"]], change: Float[np.ndarray, " N"], labels: Sequence[str]
 ) -> Figure:
     """Draw the change of every text against its largest weight, a panel a kind of weight."""
-    legend = [*sorted(set(labels)), "other classes", "median of a quarter"]
+    named = largest.frequent(labels)
+    legend = [*named, largest.OTHERS, largest.MEDIAN]
     figure, axes = panels(len(weights), 2.4, legend=legend)
     for axis, (name, most) in zip(axes, weights.items(), strict=True):
-        largest.draw(axis, most, change, labels)
+        largest.draw(axis, most, change, labels, named)
         axis.set(title=name, ylabel="median change of the output")
     legend_below(figure, axes, legend)
     return figure

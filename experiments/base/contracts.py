@@ -12,7 +12,7 @@ fill the last batch and 1 elsewhere; its boolean arrays are masks, True at real 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
@@ -217,6 +217,8 @@ class Objective(Protocol):
     """The metrics that are shares of 1; reports show them in percent."""
     pools: ClassVar[bool]
     """Whether the objective asks for a pooler."""
+    guided: ClassVar[Literal["", "loss", "outputs"]]
+    """What needs `guide`, the attention and output of the run `base`, which batches then have: the loss, or all."""
 
     def __init__(self, options: Any, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs): ...
 

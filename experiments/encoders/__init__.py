@@ -1,7 +1,7 @@
 """Encoders: words to states. A new one is a file here and a row in the table."""
 
 from experiments.base.contracts import Encoder
-from experiments.encoders.bag import Bag
+from experiments.encoders.bag import MLP, Bag
 from experiments.encoders.convolution import CNN, TextCNN
 from experiments.encoders.han import HAN
 from experiments.encoders.recurrent import GRU, LSTM, BiGRU, BiLSTM
@@ -16,6 +16,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "gru": GRU,
     "han": HAN,
     "lstm": LSTM,
+    "mlp": MLP,
     "textcnn": TextCNN,
     "transformer": Transformer,
 }

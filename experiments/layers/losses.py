@@ -33,3 +33,12 @@ def entropy(weights: Float[Array, "*B T"]) -> Float[Array, "*B"]:
     """Return -sum_i w_i log w_i in nats."""
     positive = jnp.where(weights > 0, weights, 1)
     return -(positive * jnp.log(positive)).sum(axis=-1)
+
+
+SMALLEST = 1e-6
+"""The weight below which a distribution that others are compared with is taken for this much."""
+
+
+def kullback_leibler(one: Float[Array, "*#B T"], other: Float[Array, "*#B T"]) -> Float[Array, "*B"]:
+    """Return sum_i a_i log(a_i / b_i) in nats, where b_i is at least 1e-6, so that it is at most log 1e6 = 13.8."""
+    return -entropy(one) - (one * jnp.log(jnp.maximum(other, SMALLEST))).sum(axis=-1)

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 from flax import nnx
@@ -19,6 +19,7 @@ class Model(nnx.Module):
     """The defaults of the contract of objectives (`experiments.base.contracts.Objective`)."""
 
     pools: ClassVar[bool] = True
+    guided: ClassVar[Literal["", "loss", "outputs"]] = ""
     shares: ClassVar[tuple[str, ...]] = ()
 
     @property

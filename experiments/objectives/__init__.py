@@ -2,13 +2,16 @@
 
 from experiments.base.contracts import Objective
 from experiments.objectives.classify import Classify
+from experiments.objectives.guided import Adversary, Guided
 from experiments.objectives.language_model import LanguageModel
 from experiments.objectives.multilabel import Multilabel
 from experiments.objectives.regress import Regress
 from experiments.objectives.similarity import Similarity
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "adversary": Adversary,
     "classify": Classify,
+    "guided": Guided,
     "language_model": LanguageModel,
     "multilabel": Multilabel,
     "regress": Regress,

@@ -17,6 +17,7 @@ from experiments.poolers import POOLERS
 from experiments.run import build
 from experiments.run.config import default_config, from_json, to_json
 from experiments.run.diagnostics import Evaluation
+from experiments.run.guide import Guide, GuidedBatch
 from experiments.run.step import total_loss
 from experiments.tasks import TASKS
 from tests.harness.tiny import MASK, TOKENS, VOCABULARY, batch_of, tiny
@@ -32,6 +33,11 @@ TARGETS = {
 }
 VALUES = {Classes: ["x", "y"], Tags: [("a", "b"), ("b",), ()], Numbers: [1.0, 2.0, 4.0]}
 TEXTS_A_GROUP = 3
+_SHARES = np.where(MASK, np.random.default_rng(5).uniform(size=MASK.shape), 0)
+GUIDE = (
+    np.float32(_SHARES / np.maximum(_SHARES.sum(axis=1, keepdims=True), 1e-9)),
+    np.random.default_rng(6).dirichlet(np.ones(4), len(MASK)).astype(np.float32),
+)
 
 
 def objective_of(name: str):
@@ -43,7 +49,10 @@ def objective_of(name: str):
 
 def data_of(name: str, tokens=TOKENS, mask=MASK):
     kind = next((need for need in OBJECTIVES[name].needs if need in TARGETS), "classes")
-    return jax.device_put(batch_of("gru", tokens, mask)._replace(targets=TARGETS[kind]))
+    batch = batch_of("gru", tokens, mask)._replace(targets=TARGETS[kind])
+    if OBJECTIVES[name].guided:
+        batch = GuidedBatch(*batch, Guide(*GUIDE))
+    return jax.device_put(batch)
 
 
 def evaluated(objective, batch):

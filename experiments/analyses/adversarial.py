@@ -176,10 +176,10 @@ def _example(text: Asked) -> dict[str, Any]:
 def picture(
     weights: dict[str, Float[np.ndarray, " N"]], apart: dict[str, Float[np.ndarray, " N"]], labels: list[str]
 ) -> Figure:
-    """Draw, for every kind of weight, the histogram of the divergence, and below it against the largest weight."""
+    """Draw, for every kind of weight, the histogram of the divergence, and the divergence against the largest weight."""
     named = largest.frequent(labels)
     legend = [*named, largest.OTHERS, largest.MEDIAN]
-    figure, axes = panels(2 * len(weights), 2.2, legend=legend, across=len(weights))
+    figure, axes = panels(2 * len(weights), 2.2, legend=legend, across=max(len(weights), 2))
     for name, top, below in zip(weights, axes[: len(weights)], axes[len(weights) :], strict=True):
         top.hist(apart[name], bins=24, range=(0, math.log(2)))
         top.set(title=name, xlabel="largest JSD", ylabel="texts", xlim=(0, 0.7))

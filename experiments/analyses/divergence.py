@@ -115,7 +115,8 @@ def picture(base: list[Measured], found: dict[str, Any], table: list[dict[str, A
     for at, row in enumerate(runs):
         style = series(at, len(runs)) | {"linestyle": "none"}
         means.plot([row["mean JSD"]], [row["mean change"]], **style)
-    means.set(xlabel=f"mean JSD of {name}", ylabel="mean change of the output", xlim=(0, 0.7), ylim=(0, None))
+    top = 1.1 * max(row["mean change"] for row in runs) or 1
+    means.set(xlabel=f"mean JSD of {name}", ylabel="mean change of the output", xlim=(0, 0.7), ylim=(0, top))
     most = np.array([text.measures[name].max() for text in base])
     apart = [of["JSD"][name] for of in found.values()]
     labels = [run for run, values in zip(names, apart, strict=True) for _ in values]

@@ -238,6 +238,7 @@ def test_hostile(line, message, runs, one_line):  # noqa: F811
     one_line(analyse.main, line.split(), 2, message)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_picture(runs, tmp_path, capsys):  # noqa: F811
     _, folder = runs("attention")
     for name, steps in (("permutation", "--ask.shuffles"), ("adversarial", "--ask.steps")):

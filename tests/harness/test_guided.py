@@ -66,6 +66,7 @@ def config_of(base, folder, *options):
     return parse_args(line)
 
 
+@pytest.mark.slow
 def test_an_adversary_trains_and_its_run_needs_no_base(base, tmp_path, capsys):
     found = loop.train(config_of(base, tmp_path / "run", "--objective", "adversary", "--head.strength", "0.5"))
     assert {"objective", "variation", "jensen_shannon", "accuracy"} <= found["test"].keys()
@@ -78,6 +79,7 @@ def test_an_adversary_trains_and_its_run_needs_no_base(base, tmp_path, capsys):
     assert (tmp_path / "divergence-test.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_guided_run_asks_its_base(base, tmp_path, one_line):
     line = [*TINY, "--objective", "guided", "--epochs", "1", "--out", str(tmp_path / "run"), "--head.base", str(base)]
     loop.train(parse_args(line))
@@ -96,6 +98,7 @@ def _attention(trained, texts):
     ]
 
 
+@pytest.mark.slow
 def test_the_same_model_is_at_no_distance_and_another_as_far_as_scipy_says(runs):  # noqa: F811
     trained, folder = runs("learned_norm")
     other, elsewhere = runs("learned_norm", "--seed", "5")

@@ -176,7 +176,7 @@ def _example(text: Asked) -> dict[str, Any]:
 def picture(
     weights: dict[str, Float[np.ndarray, " N"]], apart: dict[str, Float[np.ndarray, " N"]], labels: list[str]
 ) -> Figure:
-    """Draw, for every kind of weight, the histogram of the divergence, and the divergence against the largest weight."""
+    """Draw, for every kind of weight, the histogram of the divergence, and it against the largest weight."""
     named = largest.frequent(labels)
     legend = [*named, largest.OTHERS, largest.MEDIAN]
     figure, axes = panels(2 * len(weights), 2.2, legend=legend, across=max(len(weights), 2))

@@ -77,9 +77,14 @@ def examples(config: Config, split: str, count: int, archives: Path | None) -> l
 
 def markdown(table: list[dict[str, Any]]) -> str:
     """Return rows of the same columns as a Markdown table."""
-    shown = [{name: f"{x:.3f}" if isinstance(x, float) else str(x) for name, x in row.items()} for row in table]
+    shown = [{name: in_print(x) for name, x in row.items()} for row in table]
     rows = [[*shown[0]], ["---"] * len(shown[0]), *([*row.values()] for row in shown)] if shown else []
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def in_print(x: Any) -> str:
+    """Return a fact as it is printed: numbers that are not whole with three digits."""
+    return f"{x:.3f}" if isinstance(x, float) else str(x)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         if findings.figure is not None:
             save(findings.figure, path.with_suffix(".png"))
         print(markdown(findings.table))
-        facts = ", ".join(f"{name} {value}" for name, value in findings.summary.items())
+        facts = ", ".join(f"{name} {in_print(value)}" for name, value in findings.summary.items())
         print(f"{options.analysis} of {len(chosen)} texts of the {options.split} split: {facts}; {path}")
 
     return command("analyse", body, arguments)

@@ -12,7 +12,7 @@ arrays by name: `states`, `mask`, `pooled`, `attention`, `logits` and whatever e
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
@@ -114,7 +114,9 @@ class Pooler(Protocol):
     """States to one vector; masked states may hold anything, even NaN.
 
     A pooler with an exponent has it as `p`. One with attention has `detached`, whether that is a constant of every
-    derivative. One whose tokens weigh in several ways has `weights(states, mask)`: arrays [B T] or [B T H] by name.
+    derivative. One whose attention is the softmax of scores may have `scores(states, mask)`, [B T] or [B T H], and then
+    takes other scores in their place: `pooler(states, mask, scores)`. One whose tokens weigh in several ways has
+    `weights(states, mask, scores)`, with None for its own scores: arrays [B T] or [B T H] by name.
     """
 
     Options: ClassVar[type]
@@ -233,6 +235,8 @@ class Objective(Protocol):
     """Whether the objective asks for a pooler."""
     contrasts: ClassVar[bool]
     """Whether a text is compared with the others of its batch: what it adds to terms and metrics depends on them."""
+    guided: ClassVar[Literal["", "loss", "outputs"]]
+    """What needs `guide`, the attention and output of the run `base`, which batches then have: the loss, or all."""
 
     def __init__(self, options: Any, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs): ...
 

@@ -1,7 +1,7 @@
 """Encoders: words to states. A new one is a file here and a row in the table."""
 
 from experiments.base.contracts import Encoder
-from experiments.encoders.bag import Bag
+from experiments.encoders.bag import MLP, Bag
 from experiments.encoders.convolution import CNN, TextCNN
 from experiments.encoders.dgcnn import DGCNN
 from experiments.encoders.han import HAN
@@ -20,6 +20,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "han": HAN,
     "lstm": LSTM,
     "minilm": MiniLM,
+    "mlp": MLP,
     "textcnn": TextCNN,
     "transformer": Transformer,
 }

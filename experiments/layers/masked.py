@@ -31,6 +31,14 @@ def masked_mean(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Arr
     return total / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
 
 
+def attend(
+    scores: Float[Array, "B T"], states: Float[Array, "B T D"], mask: Bool[Array, "B T"], detached: bool
+) -> tuple[Float[Array, "B D"], dict[str, Float[Array, "B T"]]]:
+    """Return r = sum_i a_i h_i with a = softmax(scores) over the real tokens, and a as `attention`."""
+    weights = detach(masked_softmax(scores, mask), detached)
+    return jnp.einsum("bt,btd->bd", weights, zero_padding(states, mask)), {"attention": weights}
+
+
 def masked_softmax(scores: Float[Array, "B T *F"], mask: Bool[Array, "B T"]) -> Float[Array, "B T *F"]:
     """Return weights that sum to 1 over the real tokens, and are 0 at padding and in a text without tokens."""
     mask = mask.reshape(mask.shape + (1,) * (scores.ndim - 2))

@@ -1,13 +1,17 @@
 """What objectives begin with: the defaults of the contract, and the model of one encoder and one pooler."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 from flax import nnx
 from jax import Array
+from jaxtyping import Float
 
 from experiments.base.contracts import Batch, Encoder, Last, Mean, Outputs, Parts, Words
+
+SCORES = "attention_scores"
+"""The output that holds scores of attention which were put in place of the pooler's own."""
 
 
 class Model(nnx.Module):
@@ -15,6 +19,7 @@ class Model(nnx.Module):
 
     pools: ClassVar[bool] = True
     contrasts: ClassVar[bool] = False
+    guided: ClassVar[Literal["", "loss", "outputs"]] = ""
     shares: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -55,8 +60,12 @@ class TextModel(Model):
     def weights(self, outputs: Outputs) -> Outputs:
         """Return what the pooler says of the tokens; its attention where it says nothing."""
         if hasattr(self.pooler, "weights"):
-            return self.pooler.weights(outputs["states"], outputs["mask"])
+            return self.pooler.weights(outputs["states"], outputs["mask"], outputs.get(SCORES))
         return super().weights(outputs)
+
+    def __call__(self, batch: Batch, rngs: nnx.Rngs | None = None) -> Outputs:
+        """Return the outputs of a batch: what is read of it and what is answered."""
+        return self.answer(self.read(batch, rngs), rngs)
 
     def read(self, batch: Batch, rngs: nnx.Rngs | None) -> dict[str, Array]:
         """Return `states` and their `mask`, `pooled` and the arrays of the pooler, as `attention`."""
@@ -65,6 +74,16 @@ class TextModel(Model):
             states, mask = in_dtype(self.encoder, self.compute)(batch.tokens, mask, rngs)
         pooled, shown = self.pooler(states, mask)
         return {"states": states, "mask": mask, "pooled": pooled, **shown}
+
+    def answer(self, outputs: Outputs, rngs: nnx.Rngs | None = None) -> Outputs:
+        """Return the outputs with what the objective makes of `pooled`; nothing where `__call__` is its own."""
+        return outputs
+
+    def with_scores(self, outputs: Outputs, scores: Float[Array, "B T *H"]) -> Outputs:
+        """Return the outputs of the same states under other scores of attention; the encoder does not run again."""
+        pooler: Any = self.pooler
+        pooled, shown = pooler(outputs["states"], outputs["mask"], scores)
+        return self.answer({**outputs, "pooled": pooled, **shown, SCORES: scores})
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:

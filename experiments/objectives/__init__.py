@@ -2,6 +2,7 @@
 
 from experiments.base.contracts import Objective
 from experiments.objectives.classify import Classify
+from experiments.objectives.guided import Adversary, Guided
 from experiments.objectives.language_model import LanguageModel
 from experiments.objectives.multilabel import Multilabel
 from experiments.objectives.mutual_information import MutualInformation
@@ -10,7 +11,9 @@ from experiments.objectives.similarity import Similarity
 from experiments.objectives.triples import Triples
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "adversary": Adversary,
     "classify": Classify,
+    "guided": Guided,
     "language_model": LanguageModel,
     "multilabel": Multilabel,
     "mutual_information": MutualInformation,

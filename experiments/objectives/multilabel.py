@@ -59,9 +59,8 @@ class Multilabel(TextModel):
         self.head = Head(options, self.pooler.features, int(sizes["tags"]), rngs=rngs)
         self.threshold = options.threshold
 
-    def __call__(self, batch: Batch, rngs: nnx.Rngs | None = None) -> Outputs:
-        """Return the outputs of the model and `logits` [B C], one a tag."""
-        outputs = self.read(batch, rngs)
+    def answer(self, outputs: Outputs, rngs: nnx.Rngs | None = None) -> Outputs:
+        """Return the outputs and `logits` [B C], one a tag."""
         return {**outputs, "logits": self.head(outputs["pooled"].astype(jnp.float32), rngs)}
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Mean]:

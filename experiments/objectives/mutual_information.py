@@ -89,9 +89,8 @@ class MutualInformation(TextModel):
         """The weights of the terms, which are options."""
         return {"local": self.options.part, "global": self.options.whole, "prior": self.options.prior}
 
-    def __call__(self, batch: Batch, rngs: nnx.Rngs | None = None) -> Outputs:
-        """Return the outputs of the model; `mean`, `log_variance` and `summary` [B Z]."""
-        outputs = self.read(batch, rngs)
+    def answer(self, outputs: Outputs, rngs: nnx.Rngs | None = None) -> Outputs:
+        """Return the outputs with `mean`, `log_variance` and `summary` [B Z]."""
         mean, log_variance = jnp.split(self.summary(outputs["pooled"]), 2, axis=-1)
         noise = 0 if rngs is None else jnp.exp(log_variance / 2) * jax.random.normal(rngs.dropout(), mean.shape)
         return {**outputs, "mean": mean, "log_variance": log_variance, "summary": mean + noise}

@@ -46,9 +46,8 @@ class Regress(TextModel):
         self.head = Head(options, self.pooler.features, 1, rngs=rngs)
         self.mean, self.scale = sizes["mean"], sizes["scale"]
 
-    def __call__(self, batch: Batch, rngs: nnx.Rngs | None = None) -> Outputs:
-        """Return the outputs of the model and `numbers` [B], in the units of the data."""
-        outputs = self.read(batch, rngs)
+    def answer(self, outputs: Outputs, rngs: nnx.Rngs | None = None) -> Outputs:
+        """Return the outputs and `numbers` [B], in the units of the data."""
         standardised = self.head(outputs["pooled"].astype(jnp.float32), rngs)[:, 0]
         return {**outputs, "numbers": self.mean + self.scale * standardised}
 

@@ -114,9 +114,8 @@ class Similarity(TextModel):
         self.groups = int(sizes["groups"])
         self.classes = nnx.Linear(self.pooler.features, self.groups, use_bias=False, rngs=rngs)
 
-    def __call__(self, batch: Batch, rngs: nnx.Rngs | None = None) -> Outputs:
-        """Return the outputs of the model and `vectors` [B D], the pooled ones at length 1."""
-        outputs = self.read(batch, rngs)
+    def answer(self, outputs: Outputs, rngs: nnx.Rngs | None = None) -> Outputs:
+        """Return the outputs and `vectors` [B D], the pooled ones at length 1."""
         return {**outputs, "vectors": margins.unit(dropout(outputs["pooled"], self.options.dropout, rngs))}
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Mean]:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
-from experiments.layers.masked import detach, masked_softmax, zero_padding
+from experiments.layers.masked import attend, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,12 @@ class Attention(nnx.Module):
         self.query = nnx.Linear(options.hidden, 1, use_bias=False, rngs=rngs)
         self.features = features
 
-    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
-        """Return the weighted mean and its weights."""
-        states = zero_padding(states, mask)
-        weights = detach(masked_softmax(self.query(jnp.tanh(self.project(states)))[..., 0], mask), self.detached)
-        return jnp.einsum("bt,btd->bd", weights, states), {"attention": weights}
+    def scores(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T"]:
+        """Return the scores of the tokens."""
+        return self.query(jnp.tanh(self.project(zero_padding(states, mask))))[..., 0]
+
+    def __call__(
+        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"], scores: Float[Array, "B T"] | None = None
+    ) -> tuple[Float[Array, "B D"], Outputs]:
+        """Return the weighted mean and its weights; `scores` take the place of its own."""
+        return attend(self.scores(states, mask) if scores is None else scores, states, mask, self.detached)

@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from experiments.base.contracts import Outputs
-from experiments.layers.masked import detach, masked_softmax, zero_padding
+from experiments.layers.masked import attend, zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +28,12 @@ class DotAttention(nnx.Module):
         self.query = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (features,)))
         self.features = features
 
-    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
-        """Return the weighted mean and its weights."""
-        states = zero_padding(states, mask)
-        weights = detach(masked_softmax(states @ self.query[...] / jnp.sqrt(self.features), mask), self.detached)
-        return jnp.einsum("bt,btd->bd", weights, states), {"attention": weights}
+    def scores(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T"]:
+        """Return the scores of the tokens."""
+        return zero_padding(states, mask) @ self.query[...] / jnp.sqrt(self.features)
+
+    def __call__(
+        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"], scores: Float[Array, "B T"] | None = None
+    ) -> tuple[Float[Array, "B D"], Outputs]:
+        """Return the weighted mean and its weights; `scores` take the place of its own."""
+        return attend(self.scores(states, mask) if scores is None else scores, states, mask, self.detached)

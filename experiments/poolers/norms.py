@@ -59,12 +59,14 @@ class Norm(nnx.Module):
         """Return the scores z of the tokens; None where all weigh the same."""
         return None if self.pool.scorer is None else self.pool.scorer(states, mask=mask)
 
-    def weights(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Outputs:
+    def weights(
+        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"], scores: Float[Array, "B T *H"] | None = None
+    ) -> Outputs:
         """Return `attention` softmax(z), `effective` softmax(p z) and `contribution` [B T D], the share in the result.
 
-        The first two are absent where all tokens weigh the same.
+        The first two are absent where all tokens weigh the same. `scores` take the place of z.
         """
-        scores = self.scores(states, mask)
+        scores = self.scores(states, mask) if scores is None else scores
         shares = lnpool.contributions(
             states, scores, self.p, mask=mask, scale_limit=self.scale_limit, sharpen=self.pool.sharpen
         )
@@ -78,17 +80,18 @@ class Norm(nnx.Module):
         }
 
     def mean(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
+        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"], scores: Float[Array, "B T *H"] | None
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T *H"]]:
         """Return the power mean of the limited states, and the attention."""
-        scores = self.scores(states, mask)
         scores = None if scores is None else detach(scores, self.detached)
         pooled, attention = self.pool(states, mask=mask, scores=scores, return_weights=True)
         return pooled, attention
 
-    def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
-        """Return the pooled states, the attention and the exponent."""
-        pooled, attention = self.mean(states, mask)
+    def __call__(
+        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"], scores: Float[Array, "B T *H"] | None = None
+    ) -> tuple[Float[Array, "B D"], Outputs]:
+        """Return the pooled states, the attention and the exponent; `scores` take the place of its own."""
+        pooled, attention = self.mean(states, mask, self.scores(states, mask) if scores is None else scores)
         if self.in_logs:
             pooled = jnp.where(mask.any(axis=1, keepdims=True), pooled, 0)
         elif self.centre:
@@ -163,12 +166,12 @@ class NaiveNorm(Norm):
         return self.scorer(states, mask=mask)
 
     def mean(
-        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]
+        self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"], scores: Any
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T"]]:
         """Return the power mean of the limited states, and the attention."""
         some = mask.any(axis=1, keepdims=True)
         states = jnp.where(mask[..., None], states, 1)  # padding has weight 0; its powers must have derivatives
-        attention = detach(masked_softmax(self.scores(states, mask), mask), self.detached)
+        attention = detach(masked_softmax(scores, mask), self.detached)
         a, p = jnp.where(some, attention, 1)[..., None], self.pool.p
         h = jnp.exp(lnpool.scale_limit(states, self.scale_limit))
         pooled = (jnp.sum((a * h) ** p, axis=1) / jnp.sum(a**p, axis=1)) ** (1 / p)

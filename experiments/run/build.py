@@ -11,7 +11,7 @@ from experiments.base.contracts import Encoder, Objective, Pooler, Sizes, Task, 
 from experiments.base.errors import UsageError, unknown
 from experiments.data import vectors
 from experiments.data.text import UNKNOWN, Vocabulary
-from experiments.data.text_task import SourceOptions, TextTask
+from experiments.data.text_task import SourceOptions
 from experiments.encoders import ENCODERS
 from experiments.layers.words import RANDOM, WordEmbedding
 from experiments.objectives import OBJECTIVES
@@ -36,7 +36,7 @@ def task(config: Config) -> Task:
 
 def few_texts(task: Task) -> str:
     """Return the sentence on splits that are too small for their scores to mean much; nothing where there are none."""
-    splits = task.splits if isinstance(task, TextTask) else {}
+    splits: dict[str, Any] = getattr(task, "splits", {})
     counts = {split: len(texts) for split, texts in splits.items() if split != "train"}
     few = " and ".join(f"{count} texts for {split}" for split, count in counts.items() if count < FEW)
     return f"only {few}: with fewer than {FEW}, an accuracy may be off by 10 % and more by chance." if few else ""

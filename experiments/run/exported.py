@@ -49,6 +49,8 @@ def write_export(trained: Trained, folder: Path) -> dict[str, int]:
 def _files(trained: Trained) -> dict[str, bytes | str]:
     """Return the files of an export by name."""
     codec, parameters = _codec(trained), parameters_of(trained.objective)
+    if trained.objective.guided == "outputs":
+        raise UsageError(f"a model of {trained.config.objective} needs another one for its weights: it has no export.")
     if other := [name for name, array in parameters.items() if array.dtype != np.float32]:
         raise UsageError(f"the parameter {other[0]} has the type {parameters[other[0]].dtype}, expected float32.")
     programs, files = [], {}

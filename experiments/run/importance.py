@@ -4,29 +4,49 @@ The measures of Jain and Wallace, "Attention is not Explanation" (NAACL 2019): w
 derivative of the output, and the change of the output without the word. Agreement of two is Kendall's tau in each text.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from experiments.base.contracts import Batch, Findings, Objective, Outputs
 from experiments.base.errors import UsageError
 from experiments.data.text import Example
 from experiments.data.text_task import TextCodec
+from experiments.layers.losses import total_variation
+from experiments.layers.masked import zero_padding
 from experiments.layers.words import Scale
 from experiments.run.trained import Trained
 
 GRADIENT = "gradient"
+COSINE = "mean cosine of states"
 TEXTS_AT_ONCE = 64
 SIGNIFICANT = 0.05
+
+
+class Asked(NamedTuple):
+    """A text and what a program has found about it."""
+
+    example: Example
+    words: list[str]
+    """The words that the model reads: those after the largest length are cut."""
+    found: Any
+    """A pytree of host arrays, the row of the text; arrays over tokens are as long as the batch is wide."""
+    record: dict[str, Any]
+    """The prediction, readable."""
+
+
+Program: TypeAlias = Callable[[Batch, Int[np.ndarray, " B"]], tuple[Any, Any]]
+"""From a batch, and the numbers of its texts, to predictions and findings: two pytrees of arrays [B ...]."""
 
 
 class Measured(NamedTuple):
@@ -39,8 +59,27 @@ class Measured(NamedTuple):
     """The prediction: a probability a class or tag, or one number."""
     measures: dict[str, Float[np.ndarray, " T"]]
     """A number a word: `attention` and other weights of the pooling, and `gradient`."""
+    cosine: float
+    """The mean cosine of the states of two words."""
     record: dict[str, Any]
     """The prediction, readable."""
+
+
+def asked(trained: Trained, examples: Iterable[Example], shortest: int, program: Program) -> Iterator[list[Asked]]:
+    """Yield texts of at least `shortest` words with what a program finds about them, some at a time."""
+    codec, rest, start = _codec(trained), iter(examples), 0
+    while some := list(islice(rest, TEXTS_AT_ONCE)):
+        cut = [(example, codec.words(example.text)) for example in some]
+        long = [(example, words) for example, words in cut if len(words) >= shortest]
+        rows: list[tuple[Any, dict[str, Any]]] = []
+        for batch in codec.encode(words for _, words in long):
+            numbers = np.arange(len(batch.weights)) + start + len(rows)
+            found = jax.device_get(program(batch, numbers))
+            predictions, found = jax.tree.map(itemgetter(slice(int(batch.weights.sum()))), found)
+            records = trained.objective.records(predictions, trained.codec)
+            rows += [(jax.tree.map(itemgetter(at), found), record) for at, record in enumerate(records)]
+        start += len(rows)
+        yield [Asked(*text, *row) for text, row in zip(long, rows, strict=True)]
 
 
 def measured(trained: Trained, examples: Iterable[Example], shortest: int) -> Iterator[list[Measured]]:
@@ -50,19 +89,18 @@ def measured(trained: Trained, examples: Iterable[Example], shortest: int) -> It
     derivative with respect to the word's one-hot vector. The attention is detached; y is the probability of the most
     probable class, or the number that is predicted.
     """
-    codec = _codec(trained)
     graph, state = nnx.split(trained.objective)
-    rest = iter(examples)
-    while some := list(islice(rest, TEXTS_AT_ONCE)):
-        cut = [(example, codec.words(example.text)) for example in some]
-        long = [(example, words) for example, words in cut if len(words) >= shortest]
-        batches = codec.encode(words for _, words in long)
-        rows = (
-            row for batch in batches for row in _rows(trained, batch, jax.device_get(_measure(graph, state, batch)))
-        )
+    for texts in asked(trained, examples, shortest, lambda batch, numbers: _measure(graph, state, batch)):
         yield [
-            Measured(example, words, output, {name: x[: len(words)] for name, x in measures.items()}, record)
-            for (example, words), (output, measures, record) in zip(long, rows, strict=True)
+            Measured(
+                text.example,
+                text.words,
+                text.found["output"],
+                {name: x[: len(text.words)] for name, x in text.found["measures"].items()},
+                float(text.found["cosine"]),
+                text.record,
+            )
+            for text in texts
         ]
 
 
@@ -71,19 +109,19 @@ def without_each_word(trained: Trained, texts: Sequence[Measured]) -> list[Float
 
     The distance is the total variation, half the sum of absolute differences, or the absolute difference of one number.
     """
+    if not texts:
+        return []
     shortened = (text.words[:i] + text.words[i + 1 :] for text in texts for i in range(len(text.words)))
-    outputs = (
-        row
-        for batch, found in trained.outputs(shortened)
-        for row in np.asarray(output_of(trained.objective, found))[: int(batch.weights.sum())]
+    others = np.concatenate(
+        [
+            np.asarray(output_of(trained.objective, found))[: int(batch.weights.sum())]
+            for batch, found in trained.outputs(shortened)
+        ]
     )
-    return [np.array([distance(text.output, next(outputs)) for _ in text.words]) for text in texts]
-
-
-def distance(one: Float[np.ndarray, " K"], other: Float[np.ndarray, " K"]) -> float:
-    """Return the total variation of two predictions; for one number the absolute difference."""
-    apart = np.abs(np.float64(one) - np.float64(other)).sum()
-    return float(apart if len(one) == 1 else apart / 2)
+    lengths = [len(text.words) for text in texts]
+    whole = np.repeat([text.output for text in texts], lengths, axis=0)
+    changes = np.asarray(total_variation(jnp.asarray(whole), jnp.asarray(others)))
+    return np.split(changes, np.cumsum(lengths)[:-1])
 
 
 def output_of(objective: Objective, outputs: Outputs) -> Float[Array, "B K"]:
@@ -114,7 +152,12 @@ def agreement(texts: Sequence[tuple[Measured, dict[str, np.ndarray]]], with_meas
         }
         for at, (text, measures) in enumerate(texts)
     ]
-    return Findings(table, {"texts": len(texts)}, examples)
+    return Findings(table, facts([text.cosine for text, _ in texts]), examples)
+
+
+def facts(cosines: Sequence[float]) -> dict[str, Any]:
+    """Return the number of texts, and their mean cosine of the states of two words, where there are texts."""
+    return {"texts": len(cosines)} | ({COSINE: float(np.mean(cosines))} if cosines else {})
 
 
 def tau(one: np.ndarray, other: np.ndarray) -> tuple[float | None, float | None]:
@@ -134,28 +177,49 @@ def _row(name: str, other: str, pairs: list[tuple[float | None, float | None]]) 
 
 
 @partial(jax.jit, static_argnums=0)
-def _measure(graph: Any, state: nnx.State, batch: Batch) -> tuple[Array, Outputs, Any]:
-    """Return outputs, measures and predictions of a batch."""
+def _measure(graph: Any, state: nnx.State, batch: Batch) -> tuple[Any, dict[str, Any]]:
+    """Return predictions, and output, measures of the words and the cosine of their states, of a batch."""
 
     def largest(scale: Float[Array, "B T"]) -> tuple[Array, Any]:
         objective = nnx.merge(graph, state)
         objective.set_attributes(detached=True, scale=Scale(scale), raise_if_not_found=False)
         outputs = objective(batch)
         output = output_of(objective, outputs)
-        weights = {name: x.reshape(*x.shape[:2], -1).mean(-1) for name, x in objective.weights(outputs).items()}
-        return output.max(axis=-1).sum(), (output, weights, objective.predict(outputs))
+        cosine = cosine_of_states(outputs["states"], outputs["mask"])
+        return output.max(axis=-1).sum(), (output, weights_of(objective, outputs), cosine, objective.predict(outputs))
 
-    gradient, (output, weights, predictions) = jax.grad(largest, has_aux=True)(jnp.ones(batch.mask.shape))
-    return output, {**weights, GRADIENT: jnp.abs(gradient)}, predictions
+    gradient, (output, weights, cosine, predictions) = jax.grad(largest, has_aux=True)(jnp.ones(batch.mask.shape))
+    measures = {**weights, GRADIENT: jnp.abs(gradient)}
+    return predictions, {"output": output, "measures": measures, "cosine": cosine}
 
 
-def _rows(trained: Trained, batch: Batch, found: tuple[Any, Any, Any]) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield output, measures and readable prediction of each real row."""
-    real = int(batch.weights.sum())
-    output, measures, predictions = jax.tree.map(lambda x: x[:real], found)
-    records = trained.objective.records(predictions, trained.codec)
-    for at in range(real):
-        yield output[at], {name: values[at] for name, values in measures.items()}, records[at]
+def weights_of(objective: Objective, outputs: Outputs) -> dict[str, Float[Array, "B T"]]:
+    """Return what each token weighs in the pooling, by name; heads and features are averaged."""
+    return {name: x.reshape(*x.shape[:2], -1).mean(axis=-1) for name, x in objective.weights(outputs).items()}
+
+
+def cosine_of_states(states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, " B"]:
+    """Return the mean cosine of the states of two different tokens of a text; 0 where there are not two.
+
+    Near 1 all states say the same, and the output hardly depends on which of them is attended to. Mohankumar et al.
+    (ACL 2020), whose conicity takes the cosines with the mean state, explain so why attention can be exchanged.
+    """
+    unit = states / jnp.maximum(jnp.linalg.norm(states, axis=-1, keepdims=True), 1e-12)
+    unit = zero_padding(unit.astype(jnp.float32), mask)
+    pairs = jnp.square(unit.sum(axis=1)).sum(axis=-1) - jnp.square(unit).sum(axis=(1, 2))
+    count = mask.sum(axis=1)
+    return pairs / jnp.maximum(count * (count - 1), 1)
+
+
+def scores_of(objective: Any, outputs: Outputs) -> Float[Array, "B T *H"]:
+    """Return the scores of attention, or raise UsageError where there are none that others could take the place of."""
+    pooler: Any = getattr(objective, "pooler", None)
+    scores = pooler.scores(outputs["states"], outputs["mask"]) if hasattr(pooler, "scores") else None
+    if scores is None or not hasattr(objective, "with_scores"):
+        raise UsageError(
+            "the analysis needs a pooling by scores of the words: attention, dot_attention, learned_norm, naive_norm."
+        )
+    return scores
 
 
 def _codec(trained: Trained) -> TextCodec:

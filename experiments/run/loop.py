@@ -37,6 +37,7 @@ from experiments.run.saver import Saver
 from experiments.run.signals import Stop
 from experiments.run.step import Programs, Recipe, State, StepBatch, StepReport, culprit, leaf_names
 from experiments.run.trace import Trace
+from experiments.run.trained import guided
 from experiments.storage.finished import finished
 from experiments.storage.parameters import PARAMETERS, save_parameters
 from experiments.storage.run_folder import ENVIRONMENT, PROFILE, VOCABULARY, RunFolder
@@ -83,8 +84,7 @@ def fit(run: Run, state: State) -> None:
     config, clock, saver, journal = run.config, run.clock, run.saver, run.journal
     validations = max(config.epochs * config.evaluations, 1)
     due = {round(run.steps * turn / validations) for turn in range(validations + 1)}
-    start, pending = int(jax.device_get(state.step)), None
-    served = -IN_FLIGHT
+    start, pending, served = int(jax.device_get(state.step)), None, -IN_FLIGHT
     with clock.measure("input"):
         batch, tokens = next_batch(run, start, saver.request())
     for step in range(start, run.steps + 1):
@@ -217,7 +217,7 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
     with devices.mesh(config.devices, config.data.batch_size), Progress(objective.shown) as progress:
         clock = Clock(progress.phase)
         with clock.measure("start"):
-            task = build.task(config) if task is None else task
+            task = guided(config, build.task(config) if task is None else task)
             prepared = prepare(config, task)
             programs, state = Programs.of(prepared.recipe, prepared.noise, prepared.frozen, clock), prepared.state
         # Only now: a mistake in the options or in the data leaves no folder behind.

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from experiments.base.contracts import Batch, Codec, Objective, Outputs
-from experiments.base.errors import DataError
+from experiments.base.contracts import Batch, Codec, Objective, Outputs, Task
+from experiments.base.errors import DataError, UsageError
+from experiments.objectives import OBJECTIVES
 from experiments.run import build, result
 from experiments.run.config import Config
+from experiments.run.guide import Base, GuidedCodec, GuidedTask
 from experiments.run.program import compiled, form_of, parameters_of
 from experiments.storage.finished import Finished, finished_run, open_sealed, warn_unverified
 from experiments.storage.parameters import PARAMETERS, most_bytes, parse_parameters
@@ -117,4 +119,19 @@ def _trained(source: Finished, parameters: str, parse: Callable[[bytes, str, nnx
     state = nnx.state(objective)
     content = source.content(parameters, most_bytes(state))
     nnx.update(objective, parse(content, f"{source.folder / parameters}", state))
+    if objective.guided == "outputs":
+        codec = GuidedCodec(codec, base_of(config, codec))
     return Trained(config, objective, codec)
+
+
+def guided(config: Config, task: Task) -> Any:
+    """Return the task, with the answers of another run in its batches where the objective learns from one."""
+    return GuidedTask(task, base_of(config, task.codec)) if OBJECTIVES[config.objective].guided else task
+
+
+def base_of(config: Config, codec: Any) -> Base:
+    """Return the model that guides the objective of a configuration."""
+    if config.head.base is None:
+        raise UsageError(f"the objective {config.objective} learns from a finished run: --head.base RUN")
+    base = load_run(config.head.base)
+    return Base(base.objective, base.codec, codec)

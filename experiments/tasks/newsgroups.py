@@ -1,10 +1,13 @@
 """20 Newsgroups, split by date. Of the header only the subject is read; quotations and signatures are kept."""
 
+import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from experiments.base.errors import UsageError
+from experiments.base.options import added
 from experiments.data.archives import members
 from experiments.data.fetch import Archive, locate
 from experiments.data.text import Example, held_out
@@ -35,12 +38,27 @@ def body(posting: str) -> str:
     return f"{subject}\n{text}"
 
 
+@dataclasses.dataclass(frozen=True)
+class NewsgroupsOptions(LongOptions):
+    """Postings to newsgroups."""
+
+    groups: Annotated[str, added("")] = ""
+    """Read the postings of these groups only, named with commas: rec.sport.baseball,rec.sport.hockey; all if empty."""
+
+
 class Newsgroups(TextTask):
     """The group that a posting was sent to."""
 
-    Options: ClassVar[type] = LongOptions
+    Options: ClassVar[type] = NewsgroupsOptions
 
     @classmethod
-    def examples(cls, options: LongOptions) -> Iterable[Example]:
-        """Return the postings."""
-        return read(locate(ARCHIVE, options.archives, options.cache))
+    def examples(cls, options: NewsgroupsOptions) -> Iterator[Example]:
+        """Yield the postings, or raise UsageError where a group that is asked for has none."""
+        chosen = {name.strip() for name in options.groups.split(",")} - {""}
+        seen = set()
+        for example in read(locate(ARCHIVE, options.archives, options.cache)):
+            if not chosen or example.target in chosen:
+                seen.add(example.target)
+                yield example
+        if chosen - seen:
+            raise UsageError(f"--data.groups: {ARCHIVE.name} has no group {', '.join(sorted(chosen - seen))}.")

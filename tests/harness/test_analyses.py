@@ -13,7 +13,8 @@ from experiments.analyses import ANALYSES
 from experiments.base.contracts import Analysis, Findings
 from experiments.base.errors import UsageError
 from experiments.data.text import Example
-from experiments.run.importance import GRADIENT, distance, measured, tau, without_each_word
+from experiments.layers.losses import total_variation
+from experiments.run.importance import GRADIENT, measured, tau, without_each_word
 from tests.harness.conftest import toy_examples
 from tests.harness.tiny import MASK, STATES, pooler_of
 from tests.harness.untrained import saved, untrained
@@ -21,6 +22,7 @@ from tests.harness.untrained import saved, untrained
 TEXTS = ["the small oak of a dog", "cat", "", "a saw the moss in file small", "unheard of words", "of of of"]
 EXAMPLES = [Example(text, "animal", "test") for text in TEXTS]
 OF_WORDS = ("gradient", "leave_one_out")  # the analyses that compare weights of words
+OF_TEXTS = (*OF_WORDS, "permutation", "adversarial")
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +137,8 @@ def test_leave_one_out_is_each_word_deleted(runs):
 
 
 def test_distance_of_two_classes_is_that_of_one_probability():
-    assert distance(np.array([0.9, 0.1]), np.array([0.6, 0.4])) == pytest.approx(0.3)
-    assert distance(np.array([2.0]), np.array([-1.0])) == 3
+    assert float(total_variation(jnp.array([0.9, 0.1]), jnp.array([0.6, 0.4]))) == pytest.approx(0.3)
+    assert total_variation(jnp.array([2.0]), jnp.array([-1.0])) == 3
 
 
 def test_tau_by_hand():
@@ -189,14 +191,14 @@ def test_a_pooling_without_weights_has_the_gradient_only(runs):
         ANALYSES["gradient"](ANALYSES["gradient"].Options())(trained, EXAMPLES)
     findings = ANALYSES["leave_one_out"](ANALYSES["leave_one_out"].Options(shortest=3))(trained, EXAMPLES)
     assert [row["of the words"] for row in findings.table] == ["gradient"]
-    assert findings.summary == {"texts": 4}
+    assert findings.summary["texts"] == 4
     assert findings.table[0]["texts"] == 3  # in "of of of" all words matter alike
     assert findings.examples[-1]["tau"]["gradient"] == {"tau": None, "p": None}
 
 
 def test_no_text_is_an_empty_table(runs):
     trained, _ = runs("attention")
-    for name in OF_WORDS:
+    for name in OF_TEXTS:
         made = ANALYSES[name](ANALYSES[name].Options())
         assert isinstance(made, Analysis)
         assert made(trained, [EXAMPLES[2]]) == Findings([], {"texts": 0}, [])

@@ -18,6 +18,7 @@ from experiments.poolers import POOLERS
 from experiments.run import build
 from experiments.run.config import default_config, from_json, to_json
 from experiments.run.diagnostics import Evaluation
+from experiments.run.guide import Guide, GuidedBatch
 from experiments.run.step import total_loss
 from experiments.tasks import TASKS
 from tests.harness.tiny import MASK, TOKENS, VOCABULARY, batch_of, tiny
@@ -49,6 +50,11 @@ VALUES[Triples] = [
     Facts((Mention("w1", 0, 0, "x"),), ()),
 ]
 TEXTS_A_GROUP = 3
+_SHARES = np.where(MASK, np.random.default_rng(5).uniform(size=MASK.shape), 0)
+GUIDE = (
+    np.float32(_SHARES / np.maximum(_SHARES.sum(axis=1, keepdims=True), 1e-9)),
+    np.random.default_rng(6).dirichlet(np.ones(4), len(MASK)).astype(np.float32),
+)
 
 
 def objective_of(name: str):
@@ -63,7 +69,11 @@ def data_of(name: str, tokens=TOKENS, mask=MASK):
     batch = batch_of("gru", tokens, mask)._replace(targets=TARGETS[kind])
     if kind == "predicates":
         forms = np.where(mask, np.arange(mask.shape[1]), NOWHERE)
-        batch = TripleBatch(*batch, shapes=np.where(mask, 1 + tokens % 2, 0), forms=forms, known=TARGETS[kind][:, 1:])
+        batch = TripleBatch(
+            *batch[:4], shapes=np.where(mask, 1 + tokens % 2, 0), forms=forms, known=TARGETS[kind][:, 1:]
+        )
+    if OBJECTIVES[name].guided:
+        batch = GuidedBatch(*batch[:4], Guide(*GUIDE))
     return jax.device_put(batch)
 
 

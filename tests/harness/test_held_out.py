@@ -97,7 +97,7 @@ def test_a_run_states_how_many_texts_it_has_set_aside(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         (["--optim.held-out", "0.1", "--pooler", "mean"], "no exponent is trained"),
         (["--optim.held-out", "0.1", "--pool.exponent", "fixed"], "no exponent is trained"),

@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from experiments.base.contracts import Last, Mean
+from experiments.layers.classifier import Confusion
 from experiments.layers.losses import cross_entropy
-from experiments.objectives.classify import Confusion
 from experiments.objectives.language_model import Likelihood
 from experiments.objectives.multilabel import TagCounts
 from experiments.objectives.regress import Ranked

@@ -15,7 +15,7 @@ from collections import Counter
 
 import pytest
 
-from experiments.base.errors import DataError, NetworkError
+from experiments.base.errors import DataError, NetworkError, UsageError
 from experiments.data import transfer
 from experiments.data.archives import member, members
 from experiments.data.fetch import Archive, locate
@@ -210,6 +210,17 @@ def test_documents(tmp_path):
     posting = b"From: a\nSubject: Re: keys\n\n> who?\nI."
     tar(tmp_path / newsgroups.ARCHIVE.name, {"20news-bydate-test/sci.crypt/15": posting})
     assert examples_of("newsgroups20", tmp_path) == [Example("Re: keys\n> who?\nI.", "sci.crypt", "test")]
+
+
+def test_groups_of_newsgroups(tmp_path):
+    groups = ["sci.crypt", "rec.sport.hockey", "rec.sport.baseball"]
+    postings = {f"20news-bydate-test/{group}/{n}": f"\n\non {group}".encode() for n, group in enumerate(groups)}
+    tar(tmp_path / newsgroups.ARCHIVE.name, postings)
+    found = examples_of("newsgroups20", tmp_path, "--data.groups", "rec.sport.baseball, rec.sport.hockey")
+    assert sorted(example.target for example in found) == ["rec.sport.baseball", "rec.sport.hockey"]
+    assert len(examples_of("newsgroups20", tmp_path)) == 3
+    with pytest.raises(UsageError, match=r"has no group alt\.atheism, rec\.sport\.golf"):
+        examples_of("newsgroups20", tmp_path, "--data.groups", "rec.sport.golf,sci.crypt,alt.atheism")
 
 
 def test_wheels(tmp_path):

@@ -129,12 +129,20 @@ class Parts(Protocol):
         """Dtype in which encoders compute."""
         ...
 
-    def encoder(self, *, rngs: nnx.Rngs) -> Encoder:
-        """Return a new encoder with word vectors of its own."""
+    def words(self, size: str = "words", *, rngs: nnx.Rngs) -> Words:
+        """Return new word vectors, as many as the size of this name says."""
         ...
 
-    def pooler(self, features: int, *, rngs: nnx.Rngs) -> Pooler:
-        """Return a new pooler of states of the given size."""
+    def encoder(self, words: Words | None = None, *, rngs: nnx.Rngs) -> Encoder:
+        """Return a new encoder, of given vectors or with word vectors of its own."""
+        ...
+
+    def pooler(self, features: int, name: str = "", *, rngs: nnx.Rngs) -> Pooler:
+        """Return a new pooler of states of the given size: one of another name, with its defaults, where one is given.
+
+        Raises:
+            UsageError: there is no pooler of that name.
+        """
         ...
 
 

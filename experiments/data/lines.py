@@ -23,7 +23,7 @@ def texts(file: BinaryIO, path: Path, column: str, seen: Callable[[int], object]
     Raises:
         DataError: one line with the file, the line or row and what was expected.
     """
-    found = _lines(file, path, seen)
+    found = decoded(file, path, seen)
     if path.suffix in JSON_ENDINGS:
         rows = json_rows(found)
     elif path.suffix in CSV_ENDINGS:
@@ -53,7 +53,7 @@ def _column(path: Path, names: list[str], given: str) -> str:
     return found
 
 
-def _lines(file: BinaryIO, path: Path, seen: Callable[[int], object]) -> Iterator[str]:
+def decoded(file: BinaryIO, path: Path, seen: Callable[[int], object]) -> Iterator[str]:
     """Yield the lines of a file in UTF-8 with their ends, without the mark of byte order that may come first."""
     for number, line in files.lines(file, path.name):
         seen(len(line))

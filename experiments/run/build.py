@@ -8,7 +8,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from experiments.base.contracts import Encoder, Objective, Pooler, Sizes, Task, Words
-from experiments.base.errors import UsageError
+from experiments.base.errors import UsageError, unknown
 from experiments.data import vectors
 from experiments.data.text import UNKNOWN, Vocabulary
 from experiments.data.text_task import SourceOptions, TextTask
@@ -52,9 +52,9 @@ class ConfiguredParts:
         self._config = config
         self._sizes = sizes
 
-    def words(self, *, rngs: nnx.Rngs) -> WordEmbedding:
-        """Return new word vectors."""
-        embedding = WordEmbedding(self._config.encode, int(self._sizes["words"]), rngs=rngs)
+    def words(self, size: str = "words", *, rngs: nnx.Rngs) -> WordEmbedding:
+        """Return new word vectors, as many as the size of this name says."""
+        embedding = WordEmbedding(self._config.encode, int(self._sizes[size]), rngs=rngs)
         self.embeddings.append(embedding)
         return embedding
 
@@ -63,8 +63,12 @@ class ConfiguredParts:
         words = self.words(rngs=rngs) if words is None else words
         return ENCODERS[self._config.encoder](self._config.encode, words, rngs=rngs)
 
-    def pooler(self, features: int, *, rngs: nnx.Rngs) -> Pooler:
-        """Return a new pooler of states of the given size."""
+    def pooler(self, features: int, name: str = "", *, rngs: nnx.Rngs) -> Pooler:
+        """Return a new pooler of states of the given size: one of another name, with its defaults, where one is given."""
+        if name:
+            if name not in POOLERS:
+                raise unknown("pooler", name, POOLERS)
+            return POOLERS[name](POOLERS[name].Options(), features, rngs=rngs)
         return POOLERS[self._config.pooler](self._config.pool, features, rngs=rngs)
 
 
@@ -81,6 +85,7 @@ def objective(config: Config, sizes: Sizes) -> tuple[Objective, list[WordEmbeddi
     reads_sentences = config.encode.reads_sentences
     if reads_sentences != getattr(config.data, "sentences", False):
         advice = "give --data.sentences" if reads_sentences else "leave out --data.sentences"
+        advice = advice if hasattr(config.data, "sentences") else f"choose another one for the task {config.task}"
         raise UsageError(f"the encoder {config.encoder} reads {_SHAPES[reads_sentences]}: {advice}.")
     parts, rngs = ConfiguredParts(config, sizes), nnx.Rngs(params=stream(config.seed, "init"))
     try:

@@ -17,6 +17,7 @@ from experiments.base.errors import UsageError, unknown
 from experiments.base.figures import save
 from experiments.base.options import Interval, to_dict, validate
 from experiments.data.text import Example
+from experiments.data.rating_task import RatingTask
 from experiments.data.text_task import TextTask
 from experiments.run.config import Config, chosen_names
 from experiments.run.trained import load_run
@@ -61,7 +62,7 @@ def parse_args(arguments: list[str]) -> Options:
 def examples(config: Config, split: str, count: int, archives: Path | None) -> list[Example]:
     """Return examples of the task of a run, spread evenly over a split."""
     task, data = TASKS[config.task], config.data
-    if not issubclass(task, TextTask):
+    if not issubclass(task, TextTask | RatingTask):
         raise UsageError(f"the task {config.task} has no texts to analyse.")
     if archives is not None:
         if not hasattr(data, "archives"):

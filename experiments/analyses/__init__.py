@@ -4,6 +4,7 @@ from experiments.analyses.communities import Communities
 from experiments.analyses.gradient import Gradient
 from experiments.analyses.leave_one_out import LeaveOneOut
 from experiments.analyses.similarity import Similarity
+from experiments.analyses.tiers import Tiers
 from experiments.base.contracts import Analysis
 
 ANALYSES: dict[str, type[Analysis]] = {
@@ -11,4 +12,5 @@ ANALYSES: dict[str, type[Analysis]] = {
     "gradient": Gradient,
     "leave_one_out": LeaveOneOut,
     "similarity": Similarity,
+    "tiers": Tiers,
 }

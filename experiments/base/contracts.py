@@ -150,6 +150,9 @@ class Parts(Protocol):
 class Codec(Protocol):
     """What turns records into batches; it is saved with a run, so that a trained model needs no data set."""
 
+    fields: ClassVar[Mapping[str, tuple[str, ...]] | None]
+    """Where a record is a tuple: its fields in order, each with the names that a column of it may have. None: a text."""
+
     @property
     def sizes(self) -> Sizes:
         """The numbers that a model's form depends on, by name, as `words` and `classes`."""
@@ -295,4 +298,7 @@ class Analysis(Protocol):
 
 
 Baseline: TypeAlias = Callable[[type[Task], Any], dict[str, Any]]
-"""From a task, by its class and its options, to facts of a summary: `test`, `validation`, `parameters`, ..."""
+"""From a task, by its class and its options, to facts of a summary: `test`, `validation`, `parameters`, ...
+
+Where a plainer one was scored on the way, `beside` has its `test` and `validation` by name.
+"""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import numpy as np
 import tyro
 
-from experiments.base.errors import DataError
+from experiments.base.errors import DataError, UsageError
 from experiments.base.options import NOT_DECISIVE, Interval, added
 from experiments.data.corpus import Corpus, SentenceShape, TextBatch, bucket_widths
 from experiments.data.targets import Classes, Targets
@@ -82,6 +82,8 @@ class LongOptions(SourceOptions):
 class TextCodec:
     """Texts to batches: a vocabulary, and the targets that the texts of the data set carry."""
 
+    fields: ClassVar[None] = None
+
     def __init__(self, options: TextOptions, vocabulary: Vocabulary, targets: Targets):
         self.options = options
         self.vocabulary = vocabulary
@@ -121,6 +123,12 @@ class TextCodec:
     def to_json(self) -> dict[str, Any]:
         """Return words and targets."""
         return {self.targets.key: self.targets.to_json(), "words": [*self.vocabulary.words]}
+
+
+def check_texts(task: type) -> None:
+    """Raise UsageError where a task is none of texts with a target each."""
+    if not issubclass(task, TextTask):
+        raise UsageError("the baseline needs a task of texts with a target each, which this one is not.")
 
 
 class TextTask:

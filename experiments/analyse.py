@@ -16,8 +16,8 @@ from experiments.base.command_line import command, parse
 from experiments.base.errors import UsageError, unknown
 from experiments.base.figures import save
 from experiments.base.options import Interval, to_dict, validate
-from experiments.data.text import Example
 from experiments.data.rating_task import RatingTask
+from experiments.data.text import Example
 from experiments.data.text_task import TextTask
 from experiments.run.config import Config, chosen_names
 from experiments.run.trained import load_run
@@ -86,6 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     def body(arguments: list[str]) -> None:
         options = parse_args(arguments)
         trained = load_run(options.run)
+        if trained.codec.fields is not None and not getattr(ANALYSES[options.analysis], "reads_ratings", False):
+            raise UsageError(f"the analysis needs a task whose examples are texts, which {trained.config.task} is not.")
         chosen = examples(trained.config, options.split, options.texts, options.archives)
         bar = tqdm(chosen, unit="text", file=sys.stderr, disable=not sys.stderr.isatty())
         findings = ANALYSES[options.analysis](options.ask)(trained, bar)

@@ -28,8 +28,8 @@ class Options:
     run: tyro.conf.Positional[Path]
     """Folder of a finished run, or of an export."""
     file: tyro.conf.Positional[Path | None] = None
-    """Text lines, or CSV, TSV or JSON lines by ending; text lines from the standard input when not given. Pairs of a user
-    and an item are rows of CSV or TSV, or JSON lines, which the standard input holds."""
+    """Text lines, or CSV, TSV or JSON lines by ending; text lines from the standard input when not given. Pairs of a
+    user and an item are rows of CSV or TSV, or JSON lines, which the standard input holds."""
     column: str = ""
     """Column of the text in a table; found by its name when not given."""
     format: Literal["jsonl", "csv"] = "jsonl"
@@ -64,7 +64,9 @@ def _records(
     if fields is None:
         return lines.texts(file, path, options.column, seen)
     if options.column:
-        raise UsageError(f"the model reads {' and '.join(fields)}, whose columns are found by name: leave out --column.")
+        raise UsageError(
+            f"the model reads {' and '.join(fields)}, whose columns are found by name: leave out --column."
+        )
     return lines.tuples(file, path, fields, seen)
 
 

@@ -52,6 +52,8 @@ class Tiers:
     """
 
     Options: ClassVar[type] = TiersOptions
+    reads_ratings: ClassVar[bool] = True
+    """The examples are ratings (`experiments.data.rating_task.Rating`), not texts."""
 
     def __init__(self, options: TiersOptions):
         self.options = options
@@ -107,8 +109,9 @@ def _rated(
             for side, read in zip(("user", "item"), places, strict=True):
                 own = Side(*(part[row] for part in weighed[side]))
                 units += [(side, *unit) for unit in _units(own, codec.library.tokens[read], read)]
-                shown[side] = _shown(codec, own, read)
-            yield {"user": review.user, "item": review.item, "rating": review.rating, **records[row], **shown}, units
+                shown[f"{side}_reviews"] = _shown(codec, own, read)
+            names = {"user": review.user, "item": review.item, "rating": review.rating}
+            yield {**names, "predicted": records[row]["rating"], **shown}, units
 
 
 def _units(side: Side, tokens: Int[np.ndarray, "R S W"], places: list[int]) -> Iterator[tuple[str, Any, float]]:
@@ -134,7 +137,9 @@ def _shown(codec: RatingCodec, side: Side, places: list[int]) -> list[dict[str, 
             if count:
                 shared = side.words[at, line, :count].tolist()
                 texts = [_word(codec, word) for word in words[:count]]
-                sentences.append({"share": float(side.sentences[at, line]), "words": [*zip(texts, shared, strict=True)]})
+                sentences.append(
+                    {"share": float(side.sentences[at, line]), "words": [*zip(texts, shared, strict=True)]}
+                )
         names = {
             "user": codec.users[codec.library.users[place] - 1],
             "item": codec.items[codec.library.items[place] - 1],

@@ -151,7 +151,7 @@ class Codec(Protocol):
     """What turns records into batches; it is saved with a run, so that a trained model needs no data set."""
 
     fields: ClassVar[Mapping[str, tuple[str, ...]] | None]
-    """Where a record is a tuple: its fields in order, each with the names that a column of it may have. None: a text."""
+    """None where a record is a text; else its fields in order, each with the names that its column may have."""
 
     @property
     def sizes(self) -> Sizes:

@@ -1,4 +1,4 @@
-"""Baselines: what counts of words, or of ratings, alone come to, one a kind of objective. A new one is a row in the table."""
+"""Baselines: what counts of words, or ids, alone come to, one a kind of objective. A new one is a row in the table."""
 
 from experiments.base.contracts import Baseline
 from experiments.baselines import linear, ngram, ratings

@@ -52,7 +52,7 @@ def rating(task: type[Task], options: Any) -> dict[str, Any]:
 
 def _indicators(ids: np.ndarray, users: int, width: int) -> Any:
     """Return a row a rating with a 1 in the column of its user and one in that of its item; none for unknown ones."""
-    places = ids + [0, users]
+    places = ids + np.array([0, users])
     rows, sides = np.nonzero(ids)
     return sparse.csr_matrix((np.ones(len(rows)), (rows, places[rows, sides])), (len(ids), width))
 

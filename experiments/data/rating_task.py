@@ -29,7 +29,7 @@ UNKNOWN_ID = 0
 
 @dataclasses.dataclass(frozen=True)
 class RatingOptions:
-    """How ratings and reviews become batches. A batch holds words of [2, batch_size, most_reviews, most_sentences, longest]."""
+    """How ratings and reviews become batches: batch_size * 2 * most_reviews * most_sentences * longest words each."""
 
     suggests: ClassVar[Mapping[str, Any]] = {"epochs": 6}
     """Defaults of options that belong to others; see `experiments.run.config.default_config`."""
@@ -46,7 +46,7 @@ class RatingOptions:
     min_count: Annotated[int, Interval("[1, 1000000]")] = 3
     """Words seen less often in the reviews of the training split are replaced by the unknown word."""
     leak_own_review: bool = False
-    """Control, no honest result: both sides read the review that came with the rating that is asked for, and no other."""
+    """Control, no honest result: both sides read the review that came with the rating in question, and no other."""
     fold: Annotated[int, Interval("[0, 9]"), REPEAT] = 0
     """Which tenth of the ratings is the test split; a tenth of the others is for validation."""
 
@@ -80,7 +80,7 @@ class RatingBatch(NamedTuple):
 
 
 class Library:
-    """Reviews of the training split in words by number, and which of them are of a user or an item, the latest first."""
+    """Reviews of the training split, words by number, and which of them are of a user or an item, the latest first."""
 
     def __init__(self, users: Sequence[int], items: Sequence[int], tokens: Int[np.ndarray, "N S W"]):
         self.users, self.items = np.asarray(users, np.int32), np.asarray(items, np.int32)
@@ -314,6 +314,11 @@ class Rating(NamedTuple):
 
     review: Review
     split: str
+
+    @property
+    def target(self) -> float:
+        """What is to be found."""
+        return self.review.rating
 
 
 def _fitted(options: RatingOptions, reviews: list[Review]) -> RatingCodec:

@@ -1,13 +1,15 @@
 """What objectives begin with: the defaults of the contract, and the model of one encoder and one pooler."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 from flax import nnx
 from jax import Array
 
-from experiments.base.contracts import Batch, Encoder, Last, Mean, Outputs, Parts
+from experiments.base.contracts import Batch, Last, Mean, Outputs, Parts
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 class Model(nnx.Module):
@@ -74,8 +76,8 @@ def is_exponent(path: tuple[Any, ...]) -> bool:
     return leaf_name(path).split(".")[-1] == "rho"
 
 
-def in_dtype(encoder: Encoder, dtype: str) -> Encoder:
-    """Return an encoder that computes in a dtype: that of its parameters, but for those of a pooler inside.
+def in_dtype(encoder: Module, dtype: str) -> Module:
+    """Return an encoder, or what is made of some, in a dtype: that of its parameters, but for those of a pooler inside.
 
     A parameter of float32 beside states of bfloat16 makes the result float32, which is what poolers are to sum.
     """

@@ -28,7 +28,7 @@ class Tier(nnx.Module):
         mask = (rows != PADDING).any(axis=tuple(range(2, rows.ndim)))
         return self.encoder(rows, mask, rngs)
 
-    def __call__(self, tokens: Int[Array, "*S W"], rngs: nnx.Rngs | None = None) -> Float[Array, "*S D"]:
+    def __call__(self, tokens: Int[Array, "*S W"], rngs: nnx.Rngs | None = None) -> Float[Array, "*R D"]:
         """Return the vector of every row; 0 where a row has no tokens."""
         states, mask = self.states(tokens, rngs)
         pooled, _ = self.pooler(states, mask)

@@ -5,7 +5,7 @@ After Wu, Wu, Liu and Huang, "Hierarchical User and Item Representation with Thr
 """
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +14,14 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from experiments.base.contracts import Batch, Last, Mean, Outputs, Parts, Sizes, Words
+from experiments.base.errors import UsageError
 from experiments.base.options import Interval
 from experiments.layers.head import Head, HeadOptions
 from experiments.layers.text_model import Model, in_dtype
 from experiments.layers.tier import Tier
 
 SIDES = ("user", "item")
+Numbers: TypeAlias = Float[Array, " B"] | Float[np.ndarray, " B"]
 SPREAD = 0.1  # standard deviation of the vectors of users and items at the start
 
 
@@ -55,7 +57,7 @@ class Errors(NamedTuple):
     ratings: Float[Array, ""]
 
     @classmethod
-    def of(cls, predictions: Array, targets: Array, weights: Array, near: float) -> "Errors":
+    def of(cls, predictions: Numbers, targets: Numbers, weights: Numbers, near: float) -> "Errors":
         """Return the sums of some ratings; `near` is a number near their mean, which keeps the squares small."""
         error, apart = predictions - targets, targets - near
         return cls(*((weights * x).sum() for x in (error**2, abs(error), apart, apart**2, jnp.ones_like(weights))))
@@ -122,6 +124,10 @@ class Rating(Model):
         numbers = {side: nnx.Embed(n, 1, embedding_init=zeros, rngs=rngs) for side, n in counts.items()}
         self.biases = nnx.Dict(numbers if options.biases else {})
         read = towers["user"].features if options.texts else 0
+        if not read + options.ids:
+            raise UsageError(
+                "without texts and ids there is nothing to multiply: leave out --head.no-texts or --head.ids."
+            )
         self.head = Head(options, read + options.ids, 1, rngs=rngs)
 
     @property

@@ -64,7 +64,7 @@ class ConfiguredParts:
         return ENCODERS[self._config.encoder](self._config.encode, words, rngs=rngs)
 
     def pooler(self, features: int, name: str = "", *, rngs: nnx.Rngs) -> Pooler:
-        """Return a new pooler of states of the given size: one of another name, with its defaults, where one is given."""
+        """Return a new pooler of states of a size: one of another name, with its defaults, where one is given."""
         if name:
             if name not in POOLERS:
                 raise unknown("pooler", name, POOLERS)

@@ -70,7 +70,7 @@ class PlantedOptions(RatingOptions):
 
 
 class PlantedRatings(RatingTask):
-    """The rating is 3 + 2 q, with q in {-1, -0.5, 0, 0.5, 1} the quality of the item in the aspect that the user cares about.
+    """The rating is 3 + 2 q, with q from -1 to 1 the quality of the item in the one aspect that the user cares about.
 
     A review says in words which aspect its user cares about, and in words the quality of its item in every aspect, each
     in a sentence between words that say nothing. So the rating is a function of words in the other reviews of the user
@@ -89,7 +89,10 @@ class PlantedRatings(RatingTask):
             cares = int(random.integers(ASPECTS))
             rated = min(options.per_user, options.number_of_items)
             for item in random.choice(options.number_of_items, rated, replace=False):
-                said = [f"care{cares}", *(f"aspect{aspect}level{level}" for aspect, level in enumerate(qualities[item]))]
+                said = [
+                    f"care{cares}",
+                    *(f"aspect{aspect}level{level}" for aspect, level in enumerate(qualities[item])),
+                ]
                 text = ". ".join(_sentence(word, random) for word in random.permutation(said))
                 yield Review(f"u{user}", f"i{item}", 3 + 2 * LEVELS[qualities[item, cares]], text, 0.0)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.data.rating_task import RatingBatch, RatingTask
 from experiments.data.targets import Classes, Groups, Numbers, Tags
 from experiments.data.text import Example
 from experiments.data.text_task import TextCodec, TextTask
@@ -19,16 +20,19 @@ from experiments.run.config import default_config, from_json, to_json
 from experiments.run.diagnostics import Evaluation
 from experiments.run.step import total_loss
 from experiments.tasks import TASKS
-from tests.harness.tiny import MASK, TOKENS, VOCABULARY, batch_of, tiny
+from tests.harness.tiny import MASK, TOKENS, VOCABULARY, batch_of, by_sentence, tiny
 
 EACH_OBJECTIVE = pytest.mark.parametrize("name", sorted(OBJECTIVES))
-EACH_TASK = pytest.mark.parametrize("name", sorted(TASKS))
+TEXT_TASKS = sorted(name for name, kind in TASKS.items() if issubclass(kind, TextTask))
+EACH_TASK = pytest.mark.parametrize("name", TEXT_TASKS)
 SIZES = {"words": VOCABULARY, "classes": 4, "tags": 3, "numbers": 1, "mean": 2.0, "scale": 3.0, "groups": 3}
+SIZES |= {"review_words": VOCABULARY, "users": 4, "items": 4, "ratings": 4}
 TARGETS = {
     "classes": np.array([1, 0, 3, 2], np.int32),
     "tags": np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 1]], np.float32),
     "numbers": np.array([1.0, -2.0, 5.0, 2.5], np.float32),
     "groups": np.array([1, 0, 1, 2], np.int32),
+    "ratings": np.array([1.0, 4.0, 5.0, 2.5], np.float32),
 }
 VALUES = {Classes: ["x", "y"], Tags: [("a", "b"), ("b",), ()], Numbers: [1.0, 2.0, 4.0]}
 TEXTS_A_GROUP = 3
@@ -43,7 +47,16 @@ def objective_of(name: str):
 
 def data_of(name: str, tokens=TOKENS, mask=MASK):
     kind = next((need for need in OBJECTIVES[name].needs if need in TARGETS), "classes")
+    if kind == "ratings":
+        return jax.device_put(rating_batch(tokens, mask))
     return jax.device_put(batch_of("gru", tokens, mask)._replace(targets=TARGETS[kind]))
+
+
+def rating_batch(tokens, mask) -> RatingBatch:
+    """Every text as the only review of a user, with sentences of two words, and as that of an item."""
+    tokens, mask = by_sentence(tokens)[:, None].astype(np.int32), by_sentence(mask)[:, None]
+    users, items = np.array([1, 2, 3, 0], np.int32), np.array([3, 0, 1, 2], np.int32)
+    return RatingBatch(users, items, tokens, mask, tokens, mask, TARGETS["ratings"], np.ones(4, np.float32))
 
 
 def evaluated(objective, batch):
@@ -200,6 +213,11 @@ def test_its_codec_is_rebuilt_from_json_and_keeps_the_order(name):
     assert [int(batch.weights.sum()) for batch in batches] == [4, 4, 2]
     tokens = np.concatenate([batch.tokens[batch.weights > 0, 0] for batch in batches])
     np.testing.assert_array_equal(tokens, [codec.vocabulary.encode([text])[0] for text in texts])
+
+
+def test_tasks_are_of_texts_or_of_ratings():
+    """`test_ratings.py` does for the second kind what is done here for the first."""
+    assert {name for name, kind in TASKS.items() if issubclass(kind, RatingTask)} == TASKS.keys() - set(TEXT_TASKS)
 
 
 def test_tables_name_their_rows_in_order():

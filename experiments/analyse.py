@@ -17,7 +17,6 @@ from experiments.base.errors import UsageError, unknown
 from experiments.base.figures import save
 from experiments.base.options import Interval, to_dict, validate
 from experiments.data.rating_task import RatingTask
-from experiments.data.text import Example
 from experiments.data.text_task import TextTask
 from experiments.run.config import Config, chosen_names
 from experiments.run.trained import load_run
@@ -59,7 +58,7 @@ def parse_args(arguments: list[str]) -> Options:
     return options
 
 
-def examples(config: Config, split: str, count: int, archives: Path | None) -> list[Example]:
+def examples(config: Config, split: str, count: int, archives: Path | None) -> list[Any]:
     """Return examples of the task of a run, spread evenly over a split."""
     task, data = TASKS[config.task], config.data
     if not issubclass(task, TextTask | RatingTask):

@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from experiments.base.contracts import Batch, Findings
 from experiments.base.errors import UsageError
 from experiments.base.options import Interval
-from experiments.data.rating_task import Rating, RatingCodec
+from experiments.data.rating_batches import RatingCodec
+from experiments.data.rating_task import Rating
 from experiments.data.text import PADDING, UNKNOWN
 from experiments.run.explanation import shares
 from experiments.run.trained import Trained
@@ -38,9 +39,9 @@ class TiersOptions:
 class Side(NamedTuple):
     """What weighs on one side of the ratings of a batch: shares, which sum to 1 over the last axis."""
 
-    reviews: Float[np.ndarray, "B R"]
-    sentences: Float[np.ndarray, "B R S"]
-    words: Float[np.ndarray, "B R S W"]
+    reviews: Float[Array, "B R"]
+    sentences: Float[Array, "B R S"]
+    words: Float[Array, "B R S W"]
 
 
 class Tiers:

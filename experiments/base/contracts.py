@@ -138,11 +138,7 @@ class Parts(Protocol):
         ...
 
     def pooler(self, features: int, name: str = "", *, rngs: nnx.Rngs) -> Pooler:
-        """Return a new pooler of states of the given size: one of another name, with its defaults, where one is given.
-
-        Raises:
-            UsageError: there is no pooler of that name.
-        """
+        """Return a new pooler of states of a size; one of another name, with its defaults, where one is given."""
         ...
 
 
@@ -298,7 +294,4 @@ class Analysis(Protocol):
 
 
 Baseline: TypeAlias = Callable[[type[Task], Any], dict[str, Any]]
-"""From a task, by its class and its options, to facts of a summary: `test`, `validation`, `parameters`, ...
-
-Where a plainer one was scored on the way, `beside` has its `test` and `validation` by name.
-"""
+"""From a task and its options to facts of a summary: `test`, `validation`, ...; plainer ones by name in `beside`."""

@@ -45,9 +45,9 @@ def read(path: Path) -> Iterator[Review]:
     """Yield the reviews of a file in their order.
 
     The file holds JSON lines (.json, .jsonl, .ndjson) or a table with a header (.csv, .tsv), as it is, packed (.gz,
-    .bz2, .xz), or as the only such file of a .zip archive. A column is found by its name, as in the sets of Amazon of 2014,
-    2018 and 2023: `reviewerID` or `user_id`, `asin`, `overall` or `rating`, `reviewText` or `text`; a title and a time
-    may be there. A JSON object without a text has an empty one.
+    .bz2, .xz), or as the only such file of a .zip archive. A column is found by its name, as in
+    the sets of Amazon of 2014, 2018 and 2023: `reviewerID` or `user_id`, `asin`, `overall` or `rating`, `reviewText` or
+    `text`; a title and a time may be there. A JSON object without a text has an empty one.
 
     Raises:
         DataError: one line with the file, the row and what was expected.

@@ -82,7 +82,7 @@ class LongOptions(SourceOptions):
 class TextCodec:
     """Texts to batches: a vocabulary, and the targets that the texts of the data set carry."""
 
-    fields: ClassVar[None] = None
+    fields: ClassVar[Mapping[str, tuple[str, ...]] | None] = None
 
     def __init__(self, options: TextOptions, vocabulary: Vocabulary, targets: Targets):
         self.options = options

@@ -9,7 +9,7 @@ from jax import Array
 
 from experiments.base.contracts import Batch, Last, Mean, Outputs, Parts
 
-Module = TypeVar("Module", bound=nnx.Module)
+Module = TypeVar("Module")
 
 
 class Model(nnx.Module):

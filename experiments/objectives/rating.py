@@ -60,7 +60,8 @@ class Errors(NamedTuple):
     def of(cls, predictions: Numbers, targets: Numbers, weights: Numbers, near: float) -> "Errors":
         """Return the sums of some ratings; `near` is a number near their mean, which keeps the squares small."""
         error, apart = predictions - targets, targets - near
-        return cls(*((weights * x).sum() for x in (error**2, abs(error), apart, apart**2, jnp.ones_like(weights))))
+        summed: tuple[Any, ...] = (error**2, abs(error), apart, apart**2, jnp.ones_like(weights))
+        return cls(*((weights * x).sum() for x in summed))
 
     def __add__(self, other: "Errors") -> "Errors":  # type: ignore[override]
         return Errors(*(one + two for one, two in zip(self, other, strict=True)))

@@ -10,8 +10,9 @@ import tyro
 
 from experiments.base.options import NOT_DECISIVE, Interval
 from experiments.data.fetch import Archive, locate
+from experiments.data.rating_batches import RatingOptions
 from experiments.data.rating_files import Review, read
-from experiments.data.rating_task import RatingOptions, RatingTask
+from experiments.data.rating_task import RatingTask
 
 HOST = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 REPACKED = {"Musical_Instruments": "Musical_instruments_reviews.csv.zip"}

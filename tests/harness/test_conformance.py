@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.data.rating_task import RatingBatch, RatingTask
+from experiments.data.rating_batches import RatingBatch
+from experiments.data.rating_task import RatingTask
 from experiments.data.targets import Classes, Groups, Numbers, Tags
 from experiments.data.text import Example
 from experiments.data.text_task import TextCodec, TextTask

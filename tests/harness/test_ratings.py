@@ -20,8 +20,9 @@ from experiments import analyse, baseline, explain, export, predict, train
 from experiments.analyses.tiers import Tiers, TiersOptions
 from experiments.base.errors import DataError, UsageError
 from experiments.baselines import ratings as of_ratings
+from experiments.data.rating_batches import RatingOptions
 from experiments.data.rating_files import Review, read
-from experiments.data.rating_task import Rating, RatingOptions, RatingTask
+from experiments.data.rating_task import Rating, RatingTask
 from experiments.objectives.rating import Errors
 from experiments.run import build
 from experiments.run.config import parse_args
@@ -562,7 +563,8 @@ def test_no_ratings_in_a_split():
 @pytest.mark.slow
 def test_the_planted_rule_is_found(tmp_path):
     line = """--task planted_ratings --encoder cnn --encode.width 1 --encode.embedding 32
-    --encode.features 32 --pooler max --encode.dropout 0 --encode.word-dropout 0 --head.dropout 0 --head.ids 0 --data.most-reviews 3 --data.longest 6
+    --encode.features 32 --pooler max --encode.dropout 0 --encode.word-dropout 0 --head.dropout 0 --head.ids 0
+    --data.most-reviews 3 --data.longest 6
     --optim.learning-rate 0.01 --optim.clip 100 --epochs 20 --evaluations 1"""
     assert train.main([*line.split(), "--out", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test"]["r2"] >= 0.9

@@ -16,7 +16,7 @@ from experiments.base.command_line import command, parse
 from experiments.base.errors import UsageError, unknown
 from experiments.base.figures import save
 from experiments.base.options import Interval, to_dict, validate
-from experiments.data.text import Example
+from experiments.data.rating_task import RatingTask
 from experiments.data.text_task import TextTask
 from experiments.run.config import Config, chosen_names
 from experiments.run.trained import load_run
@@ -61,10 +61,10 @@ def parse_args(arguments: list[str]) -> Options:
     return options
 
 
-def examples(config: Config, split: str, count: int, archives: Path | None) -> list[Example]:
+def examples(config: Config, split: str, count: int, archives: Path | None) -> list[Any]:
     """Return examples of the task of a run, spread evenly over a split, or over all of them."""
     task, data = TASKS[config.task], config.data
-    if not issubclass(task, TextTask):
+    if not issubclass(task, TextTask | RatingTask):
         raise UsageError(f"the task {config.task} has no texts to analyse.")
     if archives is not None:
         if not hasattr(data, "archives"):
@@ -93,6 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
     def body(arguments: list[str]) -> None:
         options = parse_args(arguments)
         trained = load_run(options.run)
+        if trained.codec.fields is not None and not getattr(ANALYSES[options.analysis], "reads_ratings", False):
+            raise UsageError(f"the analysis needs a task whose examples are texts, which {trained.config.task} is not.")
         chosen = examples(trained.config, options.split, options.texts, options.archives)
         bar = tqdm(chosen, unit="text", file=sys.stderr, disable=not sys.stderr.isatty())
         findings = ANALYSES[options.analysis](options.ask)(trained, bar)

@@ -15,7 +15,6 @@ from experiments.base.command_line import command, parse
 from experiments.base.errors import UsageError, unknown
 from experiments.base.options import changed, validate
 from experiments.baselines import BASELINES
-from experiments.data.text_task import TextTask
 from experiments.objectives import OBJECTIVES
 from experiments.run.config import Data, chosen_names, deciding_data, default_objective
 from experiments.run.result import in_words
@@ -58,10 +57,7 @@ def parse_args(arguments: list[str]) -> Options:
 def score(options: Options) -> dict[str, Any]:
     """Fit on the training split, choose on validation, test once; return the summary."""
     began = time.perf_counter()
-    task = TASKS[options.task]
-    if not issubclass(task, TextTask):
-        raise UsageError(f"the task {options.task} has no texts with a target each: the baselines need them.")
-    facts = BASELINES[options.objective](task, options.data)
+    facts = BASELINES[options.objective](TASKS[options.task], options.data)
     return {
         "task": options.task,
         "objective": options.objective,
@@ -85,6 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
             with folder:
                 folder.finish(facts)
         print(f"{in_words(facts)} ({facts['encoder']}, {facts['pooler']})")
+        for name, scores in facts.get("beside", {}).items():
+            print(f"{in_words({**facts, **scores})} ({name})")
 
     return command("baseline", body, arguments)
 

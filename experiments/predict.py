@@ -4,10 +4,10 @@ import dataclasses
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import tyro
 from tqdm import tqdm
@@ -24,12 +24,13 @@ from experiments.storage.run_folder import check_free
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Predict the texts of a file or a pipe with a trained model."""
+    """Predict the texts of a file or a pipe with a trained model; pairs of names where it rates items for users."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a finished run, or of an export."""
     file: tyro.conf.Positional[Path | None] = None
-    """Text lines, or CSV, TSV or JSON lines by ending; text lines from the standard input when not given."""
+    """Text lines, or CSV, TSV or JSON lines by ending; text lines from the standard input when not given. Pairs of a
+    user and an item are rows of CSV or TSV, or JSON lines, which the standard input holds."""
     column: str = ""
     """Column of the text in a table; found by its name when not given."""
     format: Literal["jsonl", "csv"] = "jsonl"
@@ -49,12 +50,26 @@ def predictions(trained: Trained, texts: Iterable[str], vectors: Path | None) ->
         kinds = " or ".join(KINDS)
         raise UsageError(f"--vectors {vectors}: give a name that ends in {kinds}, and a run whose objective pools.")
     check_free(vectors, "--vectors")
-    empty = next(trained.answers([""]))
+    empty = next(trained.answers(["" if trained.codec.fields is None else ("",) * len(trained.codec.fields)]))
     with row_writer(vectors, empty["pooled"].shape[-1]) as write:
         given, texts = itertools.tee(texts)
         for found in trained.answers(given):
             write(found["pooled"])
             yield from trained.readable(found, texts)
+
+
+def _records(
+    trained: Trained, file: BinaryIO, path: Path, options: Options, seen: Callable[[int], object]
+) -> Iterator[Any]:
+    """Return what a file holds, as the model reads it: texts, or tuples of names."""
+    fields = trained.codec.fields
+    if fields is None:
+        return lines.texts(file, path, options.column, seen)
+    if options.column:
+        raise UsageError(
+            f"the model reads {' and '.join(fields)}, whose columns are found by name: leave out --column."
+        )
+    return lines.tuples(file, path, fields, seen)
 
 
 def predict(options: Options) -> None:
@@ -66,7 +81,7 @@ def predict(options: Options) -> None:
         size = path.stat().st_size if path.is_file() else None
         shows = sys.stderr.isatty()
         bar = stack.enter_context(tqdm(total=size, unit="B", unit_scale=True, file=sys.stderr, disable=not shows))
-        texts = lines.texts(file, path, options.column, bar.update)
+        texts = _records(trained, file, path, options, bar.update)
         records = predictions(trained, texts, options.vectors)
         records = records if options.vectors else while_read(records)  # vectors are written to the end
         {"jsonl": write_jsonl, "csv": write_csv}[options.format](records)

@@ -8,7 +8,8 @@ from experiments.analyses.leave_one_out import LeaveOneOut
 from experiments.analyses.permutation import Permutation
 from experiments.analyses.probe import Probe
 from experiments.analyses.similarity import Similarity
-from experiments.base.contracts import Analysis
+from experiments.analyses.tiers import Tiers
+from experiments.base.findings import Analysis
 
 ANALYSES: dict[str, type[Analysis]] = {
     "adversarial": Adversarial,
@@ -19,4 +20,5 @@ ANALYSES: dict[str, type[Analysis]] = {
     "probe": Probe,
     "permutation": Permutation,
     "similarity": Similarity,
+    "tiers": Tiers,
 }

@@ -16,9 +16,10 @@ from jax import Array
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from experiments.base.contracts import Batch, Findings
+from experiments.base.contracts import Batch
 from experiments.base.errors import UsageError
 from experiments.base.figures import in_style, legend_below, panels
+from experiments.base.findings import Findings
 from experiments.base.options import Interval
 from experiments.data.text import Example
 from experiments.layers.losses import jensen_shannon, total_variation

@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from experiments.base.contracts import Findings
 from experiments.base.errors import DataError, UsageError
 from experiments.base.figures import WIDTH, in_style, panels
+from experiments.base.findings import Findings
 from experiments.base.options import Interval
 from experiments.data.text import Example
 from experiments.run.trained import Trained

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from experiments.base.contracts import Findings
 from experiments.base.errors import UsageError
 from experiments.base.figures import in_style, legend_below, panels, series
+from experiments.base.findings import Findings
 from experiments.base.options import Interval
 from experiments.data.text import Example
 from experiments.layers.losses import jensen_shannon, total_variation

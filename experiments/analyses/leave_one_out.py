@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Annotated, ClassVar
 
-from experiments.base.contracts import Findings
+from experiments.base.findings import Findings
 from experiments.base.options import Interval
 from experiments.data.text import Example
 from experiments.run.importance import agreement, measured, without_each_word

@@ -13,8 +13,9 @@ from jax import Array
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 
-from experiments.base.contracts import Batch, Findings
+from experiments.base.contracts import Batch
 from experiments.base.figures import in_style, legend_below, panels
+from experiments.base.findings import Findings
 from experiments.base.options import Interval
 from experiments.data.text import Example
 from experiments.layers.losses import total_variation

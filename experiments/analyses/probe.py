@@ -12,8 +12,8 @@ from typing import Annotated, ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from experiments.base.contracts import Findings
 from experiments.base.errors import DataError, UsageError
+from experiments.base.findings import Findings
 from experiments.base.options import Interval
 from experiments.data.text import Example, split_words
 from experiments.data.text_task import SPLITS

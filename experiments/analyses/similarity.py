@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from experiments.base.contracts import Findings
 from experiments.base.errors import UsageError
+from experiments.base.findings import Findings
 from experiments.data import pairs
 from experiments.data.pairs import Pair
 from experiments.data.text import Example, split_words

@@ -139,22 +139,25 @@ class Parts(Protocol):
         """Dtype in which encoders compute."""
         ...
 
-    def words(self, *, rngs: nnx.Rngs) -> Words:
-        """Return new word vectors."""
+    def words(self, size: str = "words", *, rngs: nnx.Rngs) -> Words:
+        """Return new word vectors, as many as the size of this name says."""
         ...
 
     def encoder(self, words: Words | None = None, *, rngs: nnx.Rngs) -> Encoder:
-        """Return a new encoder, of given word vectors or with its own."""
+        """Return a new encoder, of given vectors or with word vectors of its own."""
         ...
 
     def pooler(self, features: int, name: str = "", *, rngs: nnx.Rngs) -> Pooler:
-        """Return a new pooler of states of the given size, or another row of the table, at its defaults."""
+        """Return a new pooler of states of a size; one of another name, with its defaults, where one is given."""
         ...
 
 
 @runtime_checkable
 class Codec(Protocol):
     """What turns records into batches; it is saved with a run, so that a trained model needs no data set."""
+
+    fields: ClassVar[Mapping[str, tuple[str, ...]] | None]
+    """None where a record is a text; else its fields in order, each with the names that its column may have."""
 
     @property
     def sizes(self) -> Sizes:
@@ -279,34 +282,5 @@ class Objective(Protocol):
         ...
 
 
-class Findings(NamedTuple):
-    """What an analysis has found."""
-
-    table: list[dict[str, Any]]
-    """What is printed: rows with the same columns, texts and numbers."""
-    summary: dict[str, Any]
-    """Facts about the whole: how many examples were used and how many were left out."""
-    examples: list[dict[str, Any]]
-    """What the table was computed from, example by example, as values that JSON can hold."""
-    figure: Any = None
-    """A picture of it, a figure of matplotlib, where there is one."""
-
-
-@runtime_checkable
-class Analysis(Protocol):
-    """A question to a trained model, which it answers without training it."""
-
-    Options: ClassVar[type]
-
-    def __init__(self, options: Any): ...
-
-    def __call__(self, trained: Any, examples: Iterable[Any]) -> Findings:
-        """Return the findings on a finished run (`experiments.run.trained.Trained`) and examples with their targets.
-
-        Examples are taken as they are needed, so that whoever gives them can show progress.
-        """
-        ...
-
-
 Baseline: TypeAlias = Callable[[type[Task], Any], dict[str, Any]]
-"""From a task, by its class and its options, to facts of a summary: `test`, `validation`, `parameters`, ..."""
+"""From a task and its options to facts of a summary: `test`, `validation`, ...; plainer ones by name in `beside`."""

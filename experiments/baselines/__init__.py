@@ -1,12 +1,13 @@
-"""Baselines: what counts of words alone come to, one a kind of objective. A new one is a row in the table."""
+"""Baselines: what counts of words, or ids, alone come to, one a kind of objective. A new one is a row in the table."""
 
 from experiments.base.contracts import Baseline
-from experiments.baselines import dictionary, linear, ngram
+from experiments.baselines import dictionary, linear, ngram, ratings
 
 BASELINES: dict[str, Baseline] = {
     "classify": linear.classify,
     "language_model": ngram.language_model,
     "multilabel": linear.multilabel,
+    "rating": ratings.rating,
     "regress": linear.regress,
     "similarity": linear.similarity,
     "triples": dictionary.triples,

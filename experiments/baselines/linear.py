@@ -13,7 +13,7 @@ import numpy as np
 from experiments.base.contracts import Task
 from experiments.base.errors import DataError, UsageError
 from experiments.data.text import split_words
-from experiments.data.text_task import SPLITS
+from experiments.data.text_task import SPLITS, check_texts
 from experiments.objectives import OBJECTIVES
 from experiments.objectives.multilabel import TagCounts
 from experiments.objectives.regress import Ranked
@@ -113,6 +113,7 @@ def _splits(task: Any, options: Any, objective: str, **counted: Any) -> tuple[di
     """
     if TfidfVectorizer is None:
         raise UsageError('the linear baseline needs scikit-learn: python -m pip install -e ".[baselines]"')
+    check_texts(task)
     texts: dict[str, list[str]] = {split: [] for split in SPLITS}
     targets: dict[str, list[Any]] = {split: [] for split in SPLITS}
     for text, target, split in task.examples(options):

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.base.contracts import Task
+from experiments.data.text_task import check_texts
 from experiments.objectives.language_model import Likelihood
 
 ORDERS = (1, 2, 3, 4)
@@ -86,6 +87,7 @@ class NGrams:
 
 def language_model(task: type[Task], options: Any) -> dict[str, Any]:
     """Score n-grams by perplexity."""
+    check_texts(task)
     data = task(options)
     train, validation, test = ([*_texts(data, split)] for split in ("train", "validation", "test"))
     models = {order: NGrams(train, order, int(data.codec.sizes["words"]) - 1) for order in ORDERS}  # without padding

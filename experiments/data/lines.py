@@ -1,12 +1,12 @@
 """Texts from a file or a pipe, one at a time: text lines, CSV, TSV or JSON lines. Nothing but a line is in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from experiments.base import files
 from experiments.base.errors import DataError
-from experiments.data.text_files import JSON_ENDINGS, TEXT_NAMES, BadRowError, csv_rows, find_column, json_rows
+from experiments.data.text_files import JSON_ENDINGS, TEXT_NAMES, BadRowError, Rows, csv_rows, find_column, json_rows
 
 CSV_ENDINGS = (".csv", ".tsv", ".tab")
 
@@ -23,26 +23,56 @@ def texts(file: BinaryIO, path: Path, column: str, seen: Callable[[int], object]
     Raises:
         DataError: one line with the file, the line or row and what was expected.
     """
-    found = _lines(file, path, seen)
-    if path.suffix in JSON_ENDINGS:
-        rows = json_rows(found)
-    elif path.suffix in CSV_ENDINGS:
-        rows = csv_rows(found, path)
-    elif column:
-        raise DataError(f"{path.name} has no columns: --column is for {', '.join(CSV_ENDINGS + JSON_ENDINGS)}.")
-    else:
+    found = decoded(file, path, seen)
+    if path.suffix not in (*JSON_ENDINGS, *CSV_ENDINGS):
+        if column:
+            raise DataError(f"{path.name} has no columns: --column is for {', '.join(CSV_ENDINGS + JSON_ENDINGS)}.")
         yield from (line.rstrip("\r\n") for line in found)
         return
+    names, rows = _rows(found, path)
+    name = _column(path, names, column) if names else ""
+    for number, row in rows:
+        yield _cell(row, name, "text", f"{path.name}, row {number}")
+
+
+def tuples(
+    file: BinaryIO, path: Path, fields: Mapping[str, tuple[str, ...]], seen: Callable[[int], object]
+) -> Iterator[tuple[str, ...]]:
+    """Yield a tuple of texts a row of CSV, TSV or JSON lines; see `texts`.
+
+    Args:
+        file: the open file.
+        path: its path, for the kind and for messages; JSON lines where the ending says nothing.
+        fields: what a tuple holds, in its order, and for each the names that its column may have.
+        seen: is called with the bytes of every line that was read.
+    """
+    names, rows = _rows(decoded(file, path, seen), path)
+    columns = {kind: find_column(path.name, names, kind, "", known) for kind, known in fields.items()}
+    for kind, column in columns.items():
+        if names and not column:
+            expected = ", ".join(fields[kind])
+            raise DataError(f"{path.name} has no column for the {kind} ({expected}): it has {', '.join(names)}.")
+    for number, row in rows:
+        where = f"{path.name}, row {number}"
+        yield tuple(_cell(row, column, kind, where).strip() for kind, column in columns.items())
+
+
+def _rows(lines: Iterator[str], path: Path) -> tuple[list[str], Rows]:
+    """Return the names of the columns and the rows of a table."""
+    rows = csv_rows(lines, path) if path.suffix in CSV_ENDINGS else json_rows(lines)
     place, names = next(rows, (0, []))
     if isinstance(names, BadRowError):
         raise DataError(f"{path.name}, row {place}: {names}")
-    name = _column(path, names, column) if names else ""
-    for number, row in rows:
-        if isinstance(row, BadRowError):
-            raise DataError(f"{path.name}, row {number}: {row}")
-        if name not in row:
-            raise DataError(f"{path.name}, row {number}: the text is missing (column {name!r}).")
-        yield "" if row[name] is None else str(row[name])
+    return names, rows
+
+
+def _cell(row: Any, name: str, kind: str, where: str) -> str:
+    """Return one text of a row, or raise DataError."""
+    if isinstance(row, BadRowError):
+        raise DataError(f"{where}: {row}")
+    if name not in row:
+        raise DataError(f"{where}: the {kind} is missing (column {name!r}).")
+    return "" if row[name] is None else str(row[name])
 
 
 def _column(path: Path, names: list[str], given: str) -> str:
@@ -53,7 +83,7 @@ def _column(path: Path, names: list[str], given: str) -> str:
     return found
 
 
-def _lines(file: BinaryIO, path: Path, seen: Callable[[int], object]) -> Iterator[str]:
+def decoded(file: BinaryIO, path: Path, seen: Callable[[int], object]) -> Iterator[str]:
     """Yield the lines of a file in UTF-8 with their ends, without the mark of byte order that may come first."""
     for number, line in files.lines(file, path.name):
         seen(len(line))

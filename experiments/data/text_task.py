@@ -109,6 +109,7 @@ class TextCodec:
     """Texts to batches: a vocabulary, and the targets that the texts of the data set carry."""
 
     vocabulary_type: ClassVar[type[Vocabulary]] = Vocabulary
+    fields: ClassVar[Mapping[str, tuple[str, ...]] | None] = None
 
     def __init__(self, options: TextOptions, vocabulary: Vocabulary, targets: Targets):
         self.options = options
@@ -164,6 +165,12 @@ class TextCodec:
     def to_json(self) -> dict[str, Any]:
         """Return words and targets."""
         return {self.targets.key: self.targets.to_json(), "words": [*self.vocabulary.words]}
+
+
+def check_texts(task: type) -> None:
+    """Raise UsageError where a task is none of texts with a target each."""
+    if not issubclass(task, TextTask):
+        raise UsageError("the baseline needs a task of texts with a target each, which this one is not.")
 
 
 class TextTask:

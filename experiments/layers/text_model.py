@@ -1,17 +1,18 @@
 """What objectives begin with: the defaults of the contract, and the model of one encoder and one pooler."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import jax
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from experiments.base.contracts import Batch, Encoder, Last, Mean, Outputs, Parts, Words
+from experiments.base.contracts import Batch, Last, Mean, Outputs, Parts, Words
 
 SCORES = "attention_scores"
 """The output that holds scores of attention which were put in place of the pooler's own."""
+Module = TypeVar("Module")
 
 
 class Model(nnx.Module):
@@ -101,8 +102,8 @@ def exponents(parameters: Any) -> list[bool]:
     return [is_exponent(path) for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
 
 
-def in_dtype(encoder: Encoder, dtype: str) -> Encoder:
-    """Return an encoder that computes in a dtype: that of its parameters, but for those of a pooler inside.
+def in_dtype(encoder: Module, dtype: str) -> Module:
+    """Return an encoder, or what is made of some, in a dtype: that of its parameters, but for those of a pooler inside.
 
     A parameter of float32 beside states of bfloat16 makes the result float32, which is what poolers are to sum.
     """

@@ -6,6 +6,7 @@ from experiments.objectives.guided import Adversary, Guided
 from experiments.objectives.language_model import LanguageModel
 from experiments.objectives.multilabel import Multilabel
 from experiments.objectives.mutual_information import MutualInformation
+from experiments.objectives.rating import Rating
 from experiments.objectives.regress import Regress
 from experiments.objectives.similarity import Similarity
 from experiments.objectives.triples import Triples
@@ -17,6 +18,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "language_model": LanguageModel,
     "multilabel": Multilabel,
     "mutual_information": MutualInformation,
+    "rating": Rating,
     "regress": Regress,
     "similarity": Similarity,
     "triples": Triples,

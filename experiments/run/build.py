@@ -52,9 +52,9 @@ class ConfiguredParts:
         self._config = config
         self._sizes = sizes
 
-    def words(self, *, rngs: nnx.Rngs) -> WordEmbedding:
-        """Return new word vectors."""
-        embedding = WordEmbedding(self._config.encode, int(self._sizes["words"]), rngs=rngs)
+    def words(self, size: str = "words", *, rngs: nnx.Rngs) -> WordEmbedding:
+        """Return new word vectors, as many as the size of this name says."""
+        embedding = WordEmbedding(self._config.encode, int(self._sizes[size]), rngs=rngs)
         self.embeddings.append(embedding)
         return embedding
 
@@ -84,6 +84,7 @@ def objective(config: Config, sizes: Sizes) -> tuple[Objective, list[WordEmbeddi
     reads_sentences = config.encode.reads_sentences
     if reads_sentences != getattr(config.data, "sentences", False):
         advice = "give --data.sentences" if reads_sentences else "leave out --data.sentences"
+        advice = advice if hasattr(config.data, "sentences") else f"choose another one for the task {config.task}"
         raise UsageError(f"the encoder {config.encoder} reads {_SHAPES[reads_sentences]}: {advice}.")
     parts, rngs = ConfiguredParts(config, sizes), nnx.Rngs(params=stream(config.seed, "init"))
     try:

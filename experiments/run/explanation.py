@@ -74,10 +74,16 @@ def _weigh(graph: Any, state: nnx.State, batch: Batch) -> tuple[dict[str, Array]
     stated = {name: x.reshape(*x.shape[:2], -1).mean(axis=-1) for name, x in objective.weights(outputs).items()}
     attending = [stated[name] for name in ("effective", ATTENTION) if name in stated]
     attention = {ATTENTION: attending[0]} if attending else {}
-    share = stated.get("contribution")
-    if share is None:
-        share = _moves(objective.pooler, outputs["states"], outputs["mask"])
+    share = shares(objective.pooler, outputs["states"], outputs["mask"])
     return {**attention, SHARE: share}, objective.predict(outputs)
+
+
+def shares(pooler: Pooler, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T"]:
+    """Return the share of every state in the pooled vector, as in `explained`; the attention must be detached."""
+    stated = pooler.weights(states, mask) if hasattr(pooler, "weights") else {}
+    if "contribution" in stated:
+        return stated["contribution"].reshape(*states.shape[:2], -1).mean(axis=-1)
+    return _moves(pooler, states, mask)
 
 
 def _moves(pooler: Pooler, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T"]:

@@ -18,8 +18,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-from experiments.base.contracts import Batch, Findings, Objective, Outputs
+from experiments.base.contracts import Batch, Objective, Outputs
 from experiments.base.errors import UsageError
+from experiments.base.findings import Findings
 from experiments.data.text import Example
 from experiments.data.text_task import TextCodec
 from experiments.layers.losses import total_variation

@@ -7,6 +7,7 @@ from experiments.tasks.imdb import Imdb, Imdb8, ImdbScore
 from experiments.tasks.intents import Clinc150
 from experiments.tasks.needles import Needles
 from experiments.tasks.newsgroups import Newsgroups
+from experiments.tasks.ratings import AmazonRatings, PlantedRatings
 from experiments.tasks.reuters import Reuters
 from experiments.tasks.reviews import review_task
 from experiments.tasks.sentences import sentence_task
@@ -42,4 +43,6 @@ TASKS: dict[str, type[Task]] = {
     "yelp_polarity": review_task("yelp_polarity"),
     "yelp_full": review_task("yelp_full"),
     "amazon": review_task("amazon"),
+    "amazon_ratings": AmazonRatings,
+    "planted_ratings": PlantedRatings,
 }

@@ -10,8 +10,8 @@ from scipy import stats
 
 from experiments import analyse
 from experiments.analyses import ANALYSES
-from experiments.base.contracts import Analysis, Findings
 from experiments.base.errors import UsageError
+from experiments.base.findings import Analysis, Findings
 from experiments.data.text import Example
 from experiments.layers.losses import total_variation
 from experiments.run.importance import GRADIENT, measured, tau, without_each_word

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.data.rating_batches import RatingBatch
+from experiments.data.rating_task import RatingTask
 from experiments.data.targets import Classes, Groups, Numbers, Tags
 from experiments.data.text import Example
 from experiments.data.text_task import TextCodec, TextTask
@@ -21,13 +23,15 @@ from experiments.run.diagnostics import Evaluation
 from experiments.run.guide import Guide, GuidedBatch
 from experiments.run.step import total_loss
 from experiments.tasks import TASKS
-from tests.harness.tiny import MASK, TOKENS, VOCABULARY, batch_of, tiny
+from tests.harness.tiny import MASK, TOKENS, VOCABULARY, batch_of, by_sentence, tiny
 
 EACH_OBJECTIVE = pytest.mark.parametrize("name", sorted(OBJECTIVES))
 EACH_SUM = pytest.mark.parametrize("name", sorted(name for name, kind in OBJECTIVES.items() if not kind.contrasts))
-EACH_TASK = pytest.mark.parametrize("name", sorted(TASKS))
+TEXT_TASKS = sorted(name for name, kind in TASKS.items() if issubclass(kind, TextTask))
+EACH_TASK = pytest.mark.parametrize("name", TEXT_TASKS)
 SIZES = {"words": VOCABULARY, "classes": 4, "tags": 3, "numbers": 1, "mean": 2.0, "scale": 3.0, "groups": 3}
 SIZES |= {"predicates": 2, "kinds": 2}
+SIZES |= {"review_words": VOCABULARY, "users": 4, "items": 4, "ratings": 4}
 NOTHING = [NOWHERE] * COLUMNS
 TARGETS = {
     "classes": np.array([1, 0, 3, 2], np.int32),
@@ -43,6 +47,7 @@ TARGETS = {
         ],
         np.int32,
     ),
+    "ratings": np.array([1.0, 4.0, 5.0, 2.5], np.float32),
 }
 VALUES = {Classes: ["x", "y"], Tags: [("a", "b"), ("b",), ()], Numbers: [1.0, 2.0, 4.0]}
 VALUES[Triples] = [
@@ -66,6 +71,8 @@ def objective_of(name: str):
 
 def data_of(name: str, tokens=TOKENS, mask=MASK):
     kind = next((need for need in OBJECTIVES[name].needs if need in TARGETS), "classes")
+    if kind == "ratings":
+        return jax.device_put(rating_batch(tokens, mask))
     batch = batch_of("gru", tokens, mask)._replace(targets=TARGETS[kind])
     if kind == "predicates":
         forms = np.where(mask, np.arange(mask.shape[1]), NOWHERE)
@@ -75,6 +82,13 @@ def data_of(name: str, tokens=TOKENS, mask=MASK):
     if OBJECTIVES[name].guided:
         batch = GuidedBatch(*batch[:4], Guide(*GUIDE))
     return jax.device_put(batch)
+
+
+def rating_batch(tokens, mask) -> RatingBatch:
+    """Every text as the only review of a user, with sentences of two words, and as that of an item."""
+    tokens, mask = by_sentence(tokens)[:, None].astype(np.int32), by_sentence(mask)[:, None]
+    users, items = np.array([1, 2, 3, 0], np.int32), np.array([3, 0, 1, 2], np.int32)
+    return RatingBatch(users, items, tokens, mask, tokens, mask, TARGETS["ratings"], np.ones(4, np.float32))
 
 
 def evaluated(objective, batch):
@@ -231,6 +245,11 @@ def test_its_codec_is_rebuilt_from_json_and_keeps_the_order(name):
     assert [int(batch.weights.sum()) for batch in batches] == [4, 4, 2]
     tokens = np.concatenate([batch.tokens[batch.weights > 0, 0] for batch in batches])
     np.testing.assert_array_equal(tokens, [codec.vocabulary.encode([text])[0] for text in texts])
+
+
+def test_tasks_are_of_texts_or_of_ratings():
+    """`test_ratings.py` does for the second kind what is done here for the first."""
+    assert {name for name, kind in TASKS.items() if issubclass(kind, RatingTask)} == TASKS.keys() - set(TEXT_TASKS)
 
 
 def test_tables_name_their_rows_in_order():

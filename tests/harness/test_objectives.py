@@ -4,6 +4,7 @@ A new row is tested here without a new test, if the texts of a toy carry what it
 """
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from experiments import baseline, report, sweep
 from experiments.base.options import as_arguments
 from experiments.baselines import BASELINES
 from experiments.baselines.ngram import NGrams
+from experiments.data.rating_task import RatingTask
 from experiments.data.targets import Groups, Numbers, Tags
 from experiments.data.text import Example
 from experiments.data.text_task import TextOptions
@@ -27,8 +29,9 @@ from experiments.reporting import records, tables
 from experiments.reporting.measures import measure_of
 from experiments.run.trained import load_run
 from experiments.tasks import TASKS
+from experiments.tasks.ratings import PlantedRatings
 from experiments.train import main
-from tests.harness.conftest import CLUES, FILLER, TINY, Toy, toy_examples
+from tests.harness.conftest import CLUES, FILLER, Toy, toy_examples
 from tests.harness.test_resume import interrupt, result
 
 VALUES = {"animal": 1.0, "plant": 4.0, "tool": 9.0}
@@ -100,8 +103,29 @@ class ToyTriples(TripleTask):
 
 
 TEXTS_A_GROUP = 8
-TOYS = {"toy": Toy, "toy_groups": ToyGroups, "toy_tags": ToyTags, "toy_numbers": ToyNumbers, "toy_triples": ToyTriples}
-CARRIED = {name: {"words", *kind(kind.Options()).codec.sizes} for name, kind in TOYS.items()}
+NETWORK = ["--encoder", "bag", "--encode.features", "16", "--evaluations", "1", "--optim.learning-rate", "0.03"]
+
+
+class ToyRatings(PlantedRatings):
+    """Few ratings by the planted rule."""
+
+    Options: ClassVar[type] = dataclasses.make_dataclass(
+        "ToyRatingOptions",
+        [("number_of_users", int, 60), ("number_of_items", int, 20), ("per_user", int, 8)],
+        bases=(PlantedRatings.Options,),
+        frozen=True,
+    )
+
+
+TOYS = {
+    "toy": Toy,
+    "toy_groups": ToyGroups,
+    "toy_tags": ToyTags,
+    "toy_numbers": ToyNumbers,
+    "toy_triples": ToyTriples,
+    "toy_ratings": ToyRatings,
+}
+CARRIED = {name: {*kind(kind.Options()).codec.sizes} for name, kind in TOYS.items()}
 FITTING = {
     name: next(toy for toy in TOYS if set(kind.needs) <= CARRIED[toy])
     for name, kind in OBJECTIVES.items()
@@ -111,14 +135,15 @@ FITTING = {
 
 def trivial(name: str) -> float | None:
     """The score of what knows nothing of a text, on the test split."""
-    examples = [example for example in TOYS[FITTING[name]].examples(TripleOptions()) if example.split == "test"]
+    toy = TOYS[FITTING[name]]
+    examples = [example for example in toy.examples(toy.Options()) if example.split == "test"]
     targets = [example.target for example in examples]
     if name == "classify":
         return max(map(targets.count, set(targets))) / len(targets)
     if name == "multilabel":  # every tag to every text
         true = sum(map(len, targets))
         return 2 * true / (true + 3 * len(targets))
-    if name == "regress":
+    if name in ("rating", "regress"):
         return float(np.var(targets))
     if name == "similarity":
         return (TEXTS_A_GROUP - 1) / (len(targets) - 1)
@@ -129,8 +154,15 @@ def trivial(name: str) -> float | None:
     return None
 
 
+def data_of(name: str) -> dict[str, int]:
+    """The options of the data of a toy."""
+    of_ratings = issubclass(TOYS[FITTING[name]], RatingTask)
+    return {"batch_size": 32} | ({"most_reviews": 2, "longest": 6} if of_ratings else {"max_len": 12, "buckets": 1})
+
+
 def line(name: str, *more: str) -> list[str]:
-    return [*TINY, "--data.buckets", "1", "--task", FITTING[name], "--objective", name, *more]
+    data = as_arguments({f"data.{option}": value for option, value in data_of(name).items()})
+    return [*NETWORK, *data, "--task", FITTING[name], "--objective", name, *more]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -163,7 +195,7 @@ def baselines(tmp_path_factory):
 
     def of(name):
         if name not in done:
-            data = as_arguments({"data.batch_size": 32, "data.max_len": 12, "data.buckets": 1})
+            data = as_arguments({f"data.{option}": value for option, value in data_of(name).items()})
             arguments = ["--task", FITTING[name], "--objective", name, *data, "--out", str(folder / name)]
             assert baseline.main(arguments) == 0
             done.add(name)
@@ -219,7 +251,9 @@ def test_a_signal_saves_and_resume_is_bit_identical(name, whole, tmp_path, monke
 
 @pytest.mark.parametrize("name", FITTING)
 def test_it_predicts_a_record_a_text(name, whole):
-    found = [*load_run(whole(name)).predict(["a small cat", "the oak"])]
+    pairs = [("u1", "i2"), ("nobody", "nothing")]
+    records = pairs if FITTING[name] == "toy_ratings" else ["a small cat", "the oak"]
+    found = [*load_run(whole(name)).predict(records)]
     assert len(found) == 2
     assert all(found), "a record says something"
 
@@ -269,8 +303,11 @@ def test_runs_of_several_objectives_share_a_report(whole, baselines, tmp_path, c
 def test_a_sweep_goes_through_objectives(tmp_path, capsys):
     (tmp_path / "grid.toml").write_text(
         "encoder = 'bag'\nepochs = 1\nevaluations = 1\nencode.features = 16\n"
-        "data = {batch_size = 64, max_len = 12, buckets = 1}\n"
-        + "".join(f"[[cells]]\ntask = '{FITTING[name]}'\nobjective = '{name}'\n" for name in FITTING)
+        + "".join(
+            f"[[cells]]\ntask = '{FITTING[name]}'\nobjective = '{name}'\n"
+            + "".join(f"data.{option} = {value}\n" for option, value in data_of(name).items())
+            for name in FITTING
+        )
     )
     assert sweep.main([str(tmp_path / "grid.toml"), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out

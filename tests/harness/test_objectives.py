@@ -130,6 +130,7 @@ FITTING = {
     name: next(toy for toy in TOYS if set(kind.needs) <= CARRIED[toy])
     for name, kind in OBJECTIVES.items()
     if any(set(kind.needs) <= carried for carried in CARRIED.values())
+    and not kind.guided  # these need a finished run: test_guided.py
 }
 
 

@@ -150,14 +150,14 @@ def default_config(
     config = Config(data, encode, pool, objective_type.Options(), task=task, encoder=encoder, pooler=pooler,
                     objective=objective)  # fmt: skip
     for part in (data, encode, pool):
-        config = from_dict(config, _existing(config, getattr(part, "suggests", {})))
+        config = from_dict(config, existing(config, getattr(part, "suggests", {})))
     return config
 
 
-def _existing(options: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+def existing(options: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of options that exist: another objective or task may not have the one that is meant."""
     return {
-        name: _existing(getattr(options, name), value) if isinstance(value, Mapping) else value
+        name: existing(getattr(options, name), value) if isinstance(value, Mapping) else value
         for name, value in values.items()
         if hasattr(options, name)
     }

@@ -18,7 +18,7 @@ from experiments.base.options import Interval, flag, from_dict, leaves, validate
 from experiments.encoders import ENCODERS
 from experiments.layers.head import HeadOptions
 from experiments.poolers import POOLERS
-from experiments.run.config import Config, command_line, default_config, from_json, parse_args, to_json
+from experiments.run.config import Config, command_line, default_config, existing, from_json, parse_args, to_json
 from experiments.tasks import TASKS
 from experiments.train import main
 
@@ -30,7 +30,7 @@ BAD_LINES = [
     ("--pooler", r"argument --pooler: expected one argument"),
     ("--pool.p-ini 3", r"unknown option '--pool.p-ini': did you mean '--pool.p-init'\?"),
     ("--pooler mean --pool.heads 2", r"option '--pool.heads': it belongs to --pooler latent_query or learned_norm\."),
-    ("--path a.csv", r"unknown option '--path': it belongs to --task file\."),
+    ("--path a.csv", r"unknown option '--path': it belongs to --task file, triple_file or amazon_ratings\."),
     ("--lr 0.1", r"unknown option '--lr': did you mean '--optim.learning-rate'\?"),
     ("--batch-size 8", r"unknown option '--batch-size': did you mean '--data.batch-size'\?"),
     ("--dropout 0.1", r"unknown option '--dropout': did you mean '--encode.dropout' or '--head.dropout'\?"),
@@ -132,7 +132,7 @@ def test_the_command_line_reaches_every_group():
 def test_the_defaults_of_every_choice_are_allowed_and_those_that_its_parts_suggest(encoder, task):
     config = default_config(task, encoder)
     validate(config)
-    assert from_dict(config, getattr(config.encode, "suggests", {})) == config
+    assert from_dict(config, existing(config, getattr(config.encode, "suggests", {}))) == config
     if not hasattr(config.encode, "suggests"):
         assert from_dict(config, getattr(config.data, "suggests", {})) == config
 

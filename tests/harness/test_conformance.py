@@ -85,8 +85,10 @@ def data_of(name: str, tokens=TOKENS, mask=MASK):
 
 
 def rating_batch(tokens, mask) -> RatingBatch:
-    """Every text as the only review of a user, with sentences of two words, and as that of an item."""
-    tokens, mask = by_sentence(tokens)[:, None].astype(np.int32), by_sentence(mask)[:, None]
+    """Every text, and one of other words, as the reviews of a user and of an item, with sentences of two words."""
+    others = np.where(mask, VOCABULARY + 1 - tokens, 0)
+    tokens = np.stack([by_sentence(tokens), by_sentence(others)], axis=1).astype(np.int32)
+    mask = np.stack([by_sentence(mask)] * 2, axis=1)
     users, items = np.array([1, 2, 3, 0], np.int32), np.array([3, 0, 1, 2], np.int32)
     return RatingBatch(users, items, tokens, mask, tokens, mask, TARGETS["ratings"], np.ones(4, np.float32))
 

@@ -26,12 +26,14 @@ LENGTHS = np.array([5, 1, 3, 0])
 MASK = np.arange(5) < LENGTHS[:, None]
 TOKENS = np.where(MASK, np.random.default_rng(0).integers(2, VOCABULARY, MASK.shape), 0)
 STATES = np.random.default_rng(2).normal(size=(4, 5, 8)).astype(np.float32)
-SIZES = {"embedding": 8, "features": 8, "hidden": 8, "heads": 2, "layers": 2, "dropout": 0.3, "frozen": False}
+SIZES = {"embedding": 8, "features": 8, "hidden": 8, "dropout": 0.3}
+OF_ENCODERS = {"heads": 2, "layers": 2, "frozen": False}
 
 
 def tiny(options):
     fields = {field.name for field in dataclasses.fields(options)}
-    return dataclasses.replace(options, **{name: size for name, size in SIZES.items() if name in fields})
+    sizes = SIZES | OF_ENCODERS if "vectors" in fields else SIZES
+    return dataclasses.replace(options, **{name: size for name, size in sizes.items() if name in fields})
 
 
 def model_of(encoder: str, pooler: str, compute: str = "float32") -> Classify:

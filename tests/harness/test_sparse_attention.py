@@ -128,7 +128,7 @@ def test_the_keys_that_are_read_are_those_of_the_mask(name, span, causal, length
     np.testing.assert_allclose(own, reads / np.maximum(reads.sum(axis=-1, keepdims=True), 1), rtol=1e-6)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("length", [13, 1, 7, 16])
 @pytest.mark.parametrize("causal", [True, False])
 def test_rate_one_and_a_window_over_the_whole_text_are_full_attention(causal, length):
@@ -161,7 +161,7 @@ def test_local_then_atrous_attention_reach_every_pair():
     assert (np.asarray(jax.jit(jax.jacrev(layers))(v))[:, 0, :, 0, 0] != 0).all()
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sparse", "local", "atrous"])
 def test_bfloat16_is_summed_in_float32(name):
     q, k, v, _ = drawn(16, jnp.bfloat16)

@@ -90,6 +90,7 @@ def test_without_a_share_nothing_is_set_aside():
     held_out.check(task, config, nnx.state(model_of("bag", "mean"), nnx.Param))
 
 
+@pytest.mark.slow
 def test_a_run_states_how_many_texts_it_has_set_aside(tmp_path):
     assert main([*TINY, "--epochs", "1", "--optim.held-out", "0.2", "--out", str(tmp_path / "run")]) == 0
     data = json.loads((tmp_path / "run" / "summary.json").read_text())["data"]

@@ -33,6 +33,7 @@ from experiments.tasks.ratings import PlantedRatings
 from experiments.train import main
 from tests.harness.conftest import CLUES, FILLER, Toy, toy_examples
 from tests.harness.test_resume import interrupt, result
+from tests.harness.tiny import each_objective
 
 VALUES = {"animal": 1.0, "plant": 4.0, "tool": 9.0}
 
@@ -250,7 +251,7 @@ def test_a_signal_saves_and_resume_is_bit_identical(name, whole, tmp_path, monke
     assert result(folder) == result(whole(name))
 
 
-@pytest.mark.parametrize("name", FITTING)
+@each_objective(FITTING)
 def test_it_predicts_a_record_a_text(name, whole):
     pairs = [("u1", "i2"), ("nobody", "nothing")]
     records = pairs if FITTING[name] == "toy_ratings" else ["a small cat", "the oak"]
@@ -259,7 +260,7 @@ def test_it_predicts_a_record_a_text(name, whole):
     assert all(found), "a record says something"
 
 
-@pytest.mark.parametrize("name", FITTING)
+@each_objective(FITTING)
 def test_a_report_has_its_metrics_and_no_others(name, whole, capsys):
     header, row = reported([whole(name)], capsys)
     shown, chosen = OBJECTIVES[name].shown, OBJECTIVES[name].chosen_by[0]

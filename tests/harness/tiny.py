@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from experiments.base import devices
@@ -28,6 +29,16 @@ TOKENS = np.where(MASK, np.random.default_rng(0).integers(2, VOCABULARY, MASK.sh
 STATES = np.random.default_rng(2).normal(size=(4, 5, 8)).astype(np.float32)
 SIZES = {"embedding": 8, "features": 8, "hidden": 8, "dropout": 0.3}
 OF_ENCODERS = {"heads": 2, "layers": 2, "frozen": False}
+
+
+LARGE = ("adversary", "guided", "mutual_information", "rating", "triples")
+"""Objectives of several encoders, poolers or heads, whose programs take long to compile: one of them stands for all."""
+
+
+def each_objective(names):
+    """The names as parameters of a test; of the large ones all but the first are slow."""
+    mark = pytest.mark.sampled(len(LARGE))
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=[mark] * (name in LARGE)) for name in names])
 
 
 def tiny(options):

@@ -82,7 +82,7 @@ class Norm(nnx.Module):
     def mean(
         self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"], scores: Float[Array, "B T *H"] | None
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T *V"]]:
-        """Return the power mean of the limited states, and the effective weights; with a p a feature each has its own."""
+        """Return the power mean of the limited states, and the effective weights, of every feature if p is."""
         scores = None if scores is None else detach(scores, self.detached)
         pooled, attention = self.pool(states, mask=mask, scores=scores, return_weights=True)
         return pooled, attention

@@ -76,7 +76,7 @@ def objective(config: Config, sizes: Sizes) -> tuple[Objective, list[WordEmbeddi
     kind = OBJECTIVES[config.objective]
     lacking = [name for name in kind.needs if name not in sizes]
     if lacking:
-        fitting = [name for name, other in OBJECTIVES.items() if set(other.needs) <= sizes.keys()]
+        fitting = [name for name, kind in OBJECTIVES.items() if set(kind.needs) <= sizes.keys() and not kind.guided]
         raise UsageError(
             f"the objective {config.objective} needs {' and '.join(lacking)}, which the task {config.task} has not: "
             f"choose --objective {' or '.join(fitting)}."

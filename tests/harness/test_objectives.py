@@ -271,7 +271,7 @@ def test_a_report_has_its_metrics_and_no_others(name, whole, capsys):
         assert float(row[header.index(f"{column} mean")]) == summary(whole(name))["test"][metric]
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@each_objective(BASELINES)
 def test_a_baseline_learns_and_stands_beside_the_network(name, whole, baselines, capsys):
     facts = summary(baselines(name))
     assert facts["objective"] == name

@@ -157,6 +157,7 @@ def test_reviews_have_no_order_and_padding_no_weight():
     np.testing.assert_array_equal(model(garbage)["rating"], expected)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("pooler", ["attention", "learned_norm", "max"])
 def test_names_that_were_not_trained_have_neither_texts_nor_vectors_nor_numbers(pooler):
     task = task_of(reviews())
@@ -436,6 +437,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_p_by_tier_is_in_the_record(run):
     summary = json.loads((run / "summary.json").read_text())
     logged = {name: value for name, value in summary["validation"].items() if name.startswith("p_")}
@@ -488,6 +490,7 @@ def test_commands_for_texts_refuse_pairs(run, tmp_path, one_line):
     one_line(analyse.main, line, 2, "needs a task whose examples are texts")
 
 
+@pytest.mark.slow
 def test_what_weighs(run, capsys):
     assert analyse.main([str(run), "--analysis", "tiers", "--texts", "20", "--ask.most", "2", "--ask.least", "3"]) == 0
     out = capsys.readouterr().out

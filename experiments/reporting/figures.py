@@ -181,9 +181,10 @@ def needles(rows: Sequence[Row]) -> Figure | None:
     for line in best_and_learned(rows):
         ways[line.way].append(line)
     lines = max(ways.values(), key=len, default=[])
+    labels = ["best fixed p", "within 25 % of it", *map(_from, ways)]
     if len(lines) < 2:
         return None
-    figure, (axis,) = panels(1, SQUARE, legend=[""] * (2 + len(ways)))
+    figure, (axis,) = panels(1, SQUARE, legend=labels)
     k = [line.signals for line in lines]
     best = np.array([line.best for line in lines])
     axis.fill_between(k, 0.75 * best, 1.25 * best, color=COLOURS[0], alpha=0.15, label="within 25 % of it")
@@ -199,12 +200,12 @@ def needles(rows: Sequence[Row]) -> Figure | None:
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set(xlabel="k, signal words in a text (log scale)", ylabel="exponent p (log scale)")
-    legend_below(figure, [axis], ["best fixed p", "within 25 % of it", *map(_from, ways)])
+    legend_below(figure, [axis], labels)
     return figure
 
 
 def _from(way: str) -> str:
-    return f"learned p, mean and 95 % interval: from {way}"
+    return f"learned p: {way}"
 
 
 @in_style
@@ -257,7 +258,7 @@ def figures(measure: Measure) -> dict[str, tuple[str, str, Callable[[Sequence[Ro
         ),
         "needles": (
             "needles",
-            "The best fixed exponent and the learned one against the number of signal words",
+            "The best fixed exponent and learned ones, with 95 % intervals, against the number of signal words",
             needles,
         ),
         "hardness": ("hardness", "Entropy of the attention over training, mean over seeds: low is hard", hardness),

@@ -76,13 +76,12 @@ class Adversarial:
     def __call__(self, trained: Trained, examples: Iterable[Example]) -> Findings:
         """Return the divergence of every weight by quarters of the largest one."""
         graph, state = nnx.split(trained.objective)
-        key = jax.random.key(self.options.seed)
 
-        def program(batch: Batch, numbers: np.ndarray) -> Any:
-            keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+        def program(batch: Batch, keys: Array) -> Any:
             return _search(graph, self.options, state, batch, keys)
 
-        texts = [text for some in asked(trained, examples, self.options.shortest, program) for text in some]
+        found = asked(trained, examples, self.options.shortest, program, self.options.seed)
+        texts = [text for some in found for text in some]
         names = [*texts[0].found["weights"]] if texts else []
         weights = {name: np.array([text.found["weights"][name].max() for text in texts]) for name in names}
         apart = {name: np.array([text.found["apart"][name] for text in texts]) for name in names}

@@ -54,13 +54,12 @@ class Permutation:
     def __call__(self, trained: Trained, examples: Iterable[Example]) -> Findings:
         """Return the change of the output by quarters of the largest weight."""
         graph, state = nnx.split(trained.objective)
-        key = jax.random.key(self.options.seed)
 
-        def program(batch: Batch, numbers: np.ndarray) -> Any:
-            keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+        def program(batch: Batch, keys: Array) -> Any:
             return _shuffle(graph, self.options.shuffles, state, batch, keys)
 
-        texts = [text for some in asked(trained, examples, self.options.shortest, program) for text in some]
+        found = asked(trained, examples, self.options.shortest, program, self.options.seed)
+        texts = [text for some in found for text in some]
         weights = {
             name: np.array([text.found["weights"][name].max() for text in texts])
             for name in (texts[0].found["weights"] if texts else {})

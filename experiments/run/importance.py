@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from experiments.base.contracts import Batch, Objective, Outputs
@@ -46,8 +46,8 @@ class Asked(NamedTuple):
     """The prediction, readable."""
 
 
-Program: TypeAlias = Callable[[Batch, Int[np.ndarray, " B"]], tuple[Any, Any]]
-"""From a batch, and the numbers of its texts, to predictions and findings: two pytrees of arrays [B ...]."""
+Program: TypeAlias = Callable[[Batch, Array], tuple[Any, Any]]
+"""From a batch, and a random key a text [B], to predictions and findings: two pytrees of arrays [B ...]."""
 
 
 class Measured(NamedTuple):
@@ -66,8 +66,14 @@ class Measured(NamedTuple):
     """The prediction, readable."""
 
 
-def asked(trained: Trained, examples: Iterable[Example], shortest: int, program: Program) -> Iterator[list[Asked]]:
-    """Yield texts of at least `shortest` words with what a program finds about them, some at a time."""
+def asked(
+    trained: Trained, examples: Iterable[Example], shortest: int, program: Program, seed: int = 0
+) -> Iterator[list[Asked]]:
+    """Yield texts of at least `shortest` words with what a program finds about them, some at a time.
+
+    The random key of a text depends on the seed and on how many such texts came before it.
+    """
+    key_of = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))
     codec, rest, start = _codec(trained), iter(examples), 0
     while some := list(islice(rest, TEXTS_AT_ONCE)):
         cut = [(example, codec.words(example.text)) for example in some]
@@ -75,7 +81,7 @@ def asked(trained: Trained, examples: Iterable[Example], shortest: int, program:
         rows: list[tuple[Any, dict[str, Any]]] = []
         for batch in codec.encode(words for _, words in long):
             numbers = np.arange(len(batch.weights)) + start + len(rows)
-            found = jax.device_get(program(batch, numbers))
+            found = jax.device_get(program(batch, key_of(numbers)))
             predictions, found = jax.tree.map(itemgetter(slice(int(batch.weights.sum()))), found)
             records = trained.objective.records(predictions, trained.codec)
             rows += [(jax.tree.map(itemgetter(at), found), record) for at, record in enumerate(records)]
@@ -91,7 +97,7 @@ def measured(trained: Trained, examples: Iterable[Example], shortest: int) -> It
     probable class, or the number that is predicted.
     """
     graph, state = nnx.split(trained.objective)
-    for texts in asked(trained, examples, shortest, lambda batch, numbers: _measure(graph, state, batch)):
+    for texts in asked(trained, examples, shortest, lambda batch, _: _measure(graph, state, batch)):
         yield [
             Measured(
                 text.example,

@@ -107,7 +107,7 @@ def train_step(
     gradients_of = jax.value_and_grad(loss_of, has_aux=True)
     learned = examples.weights if held_out is None else examples.weights * (1 - held_out)
     (loss, scalars), gradients = gradients_of(state.parameters, learned)
-    if held_out is not None:  # all but the exponents of the second gradient is not used, and so not computed
+    if held_out is not None:  # of the second gradient only the exponents are used: the way back ends at the pooler
         _, others = gradients_of(state.parameters, examples.weights * held_out)
         gradients = with_exponents(gradients, others)
     norms = [jnp.sqrt(jnp.square(leaf).sum()) for leaf in jax.tree.leaves(gradients)]

@@ -82,6 +82,20 @@ def test_a_share_of_all_texts_is_set_aside_and_in_every_epoch_the_same():
     assert {row for row in range(texts) if held_out.is_held_out(0.25, other.seed, row)} != epochs[0]
 
 
+def test_a_step_computes_little_more():
+    """Of the second gradient only the part behind the encoder is computed; the way forward is the same."""
+    flops = {}
+    for share in (0.0, 0.4):
+        config = config_of(share, "--encoder", "cnn")
+        task = Toy(config.data)
+        prepared = prepare(config, task)
+        batch = task.train_batch(0, 0)
+        prepared.train(prepared.state, batch, held_out.rows_of(task, config, 0, len(batch.weights)))
+        (program,) = prepared.programs.train._programs.values()
+        flops[share] = program.cost_analysis()["flops"]
+    assert flops[0.0] < flops[0.4] < 1.1 * flops[0.0]
+
+
 def test_without_a_share_nothing_is_set_aside():
     config = config_of(0)
     task = Toy(config.data)

@@ -78,22 +78,32 @@ def one_line(capsys):
 
 
 @pytest.fixture(scope="session")
-def programs_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("programs")
+def programs_folder(tmp_path_factory, worker_id):
+    """One folder for the workers of pytest-xdist, each of which has a folder of its own in that of the session."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "programs"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True, scope="module")
 def programs(programs_folder):
-    """Tests and the processes that they start share compiled programs, as the cells of a sweep do."""
-    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    """Tests and the processes that they start share compiled programs, as the cells of a sweep do.
+
+    The programs are compiled without most optimisations: here they are compiled for longer than they run. The tests of
+    the op, in the folder beside this one, compile as users do.
+    """
+    cache = {"jax_compilation_cache_dir": str(programs_folder), "jax_persistent_cache_min_compile_time_secs": 0}
+    before = {name: getattr(jax.config, name) for name in cache}
     compilation_cache.reset_cache()
     share_programs(programs_folder)
+    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(programs_folder))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        for name, value in {**cache, "jax_disable_most_optimizations": True}.items():
+            patch.setenv(name.upper(), str(value))
         yield
-    jax.config.update("jax_compilation_cache_dir", before[0])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+    for name, value in {**before, "jax_disable_most_optimizations": False}.items():
+        jax.config.update(name, value)
     compilation_cache.reset_cache()
 
 

@@ -283,6 +283,7 @@ def test_a_baseline_learns_and_stands_beside_the_network(name, whole, baselines,
     assert row[1] == facts["test"][OBJECTIVES[name].chosen_by[0]]
 
 
+@pytest.mark.slow
 def test_runs_of_several_objectives_share_a_report(whole, baselines, tmp_path, capsys):
     folders = [str(of(name)) for name in BASELINES for of in (whole, baselines)]
     header, *rows = reported(folders, capsys)

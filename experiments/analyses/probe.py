@@ -33,6 +33,8 @@ except ImportError:
 
 PENALTIES = (0.01, 0.1, 1.0)
 """Inverse strengths of the penalty of the probe, which goes on from one to the next."""
+HELD_OUT = ("validation", "test")
+"""Splits that are scored: settings are chosen on the first, the second is told."""
 ITERATIONS = 50
 """Iterations of the probe at most for each penalty; what it has reached then counts."""
 
@@ -85,14 +87,16 @@ class Probe:
         table = []
         for name, vectors in methods.items():
             splits = {split: Labelled(vectors[split], classes[split]) for split in SPLITS}
-            penalty, linear = probe(splits)
+            near, (penalty, linear) = nearest(splits, self.options.neighbours), probe(splits)
             table.append(
                 {
                     "vectors": name,
                     "numbers": vectors["train"].shape[1],
-                    f"{self.options.neighbours}-NN": nearest(splits, self.options.neighbours),
-                    "probe": linear,
+                    f"{self.options.neighbours}-NN": near["test"],
+                    "probe": linear["test"],
                     "C": penalty,
+                    f"{self.options.neighbours}-NN, validation": near["validation"],
+                    "probe, validation": linear["validation"],
                 }
             )
         facts = {split: len(some) for split, some in texts.items()}
@@ -136,22 +140,22 @@ def of_counts(texts: dict[str, list[str]], size: int) -> dict[str, Float[np.ndar
     return {split: reduce.transform(counts.transform(some)) for split, some in texts.items()}
 
 
-def nearest(splits: dict[str, Labelled], neighbours: int) -> float:
-    """Return the accuracy of the most frequent class among the nearest training texts, on the test split."""
-    model = KNeighborsClassifier(neighbours, metric="cosine", algorithm="brute")
-    return float(model.fit(*splits["train"]).score(*splits["test"]))
+def nearest(splits: dict[str, Labelled], neighbours: int) -> dict[str, float]:
+    """Return the accuracies, by held-out split, of the most frequent class among the nearest training texts."""
+    model = KNeighborsClassifier(neighbours, metric="cosine", algorithm="brute").fit(*splits["train"])
+    return {split: float(model.score(*splits[split])) for split in HELD_OUT}
 
 
-def probe(splits: dict[str, Labelled]) -> tuple[float, float]:
-    """Return the penalty that is best on the validation split, and the accuracy of its probe on the test split."""
+def probe(splits: dict[str, Labelled]) -> tuple[float, dict[str, float]]:
+    """Return the penalty that is best on the validation split, and the accuracies of its probe by held-out split."""
     scaler = StandardScaler().fit(splits["train"].vectors)
     scaled = {name: Labelled(scaler.transform(x), classes) for name, (x, classes) in splits.items()}
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
-    scores = []
+    found = {}
     for penalty in PENALTIES:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.set_params(C=penalty).fit(*scaled["train"])
-        scores.append((float(model.score(*scaled["validation"])), float(model.score(*scaled["test"]))))
-    best = int(np.argmax([validation for validation, _ in scores]))
-    return PENALTIES[best], scores[best][1]
+        found[penalty] = {split: float(model.score(*scaled[split])) for split in HELD_OUT}
+    best = max(found, key=lambda penalty: found[penalty]["validation"])
+    return best, found[best]

@@ -90,6 +90,7 @@ def test_a_text_without_links_is_alone():
     assert not set(modules[6:]) & set(modules[:6])
 
 
+@pytest.mark.slow
 def test_the_analysis_prints_a_row_and_draws(tmp_path, capsys):
     run = saved(untrained("--pooler", "mean"), tmp_path / "run")
     line = [str(run), "--analysis", "communities", "--ask.neighbours", "5", "--ask.drawn", "40", "--ask.seeds", "2"]

@@ -95,9 +95,14 @@ def rating_batch(tokens, mask) -> RatingBatch:
 
 def evaluated(objective, batch):
     """The outputs of a batch, and all that a validation adds up."""
-    outputs = objective(batch)
-    terms, metrics = objective.terms(outputs, batch), objective.metrics(outputs, batch)
-    return outputs, jax.device_get((terms, metrics))
+
+    @jax.jit
+    def read(batch):
+        outputs = objective(batch)
+        return outputs, (objective.terms(outputs, batch), objective.metrics(outputs, batch))
+
+    outputs, added = read(batch)
+    return outputs, jax.device_get(added)
 
 
 def numbers(terms, metrics) -> dict[str, float]:
@@ -174,11 +179,14 @@ def test_predictions_are_records_of_every_text(name):
 @EACH_OBJECTIVE
 def test_noise_comes_only_from_the_key(name):
     objective, batch = objective_of(name), data_of(name)
-    losses = [
-        float(total_loss(objective, objective.terms(objective(batch, rngs), batch)))
-        for rngs in (None, None, *(nnx.Rngs(dropout=key) for key in (1, 1, 2)))
-    ]
-    assert losses[0] == losses[1] != losses[2] == losses[3] != losses[4]
+
+    @jax.jit
+    def loss(key=None):
+        rngs = None if key is None else nnx.Rngs(dropout=key)
+        return total_loss(objective, objective.terms(objective(batch, rngs), batch))
+
+    without, one, same, other = loss(), *map(loss, map(jax.random.key, (1, 1, 2)))
+    assert without != one == same != other
 
 
 @EACH_OBJECTIVE

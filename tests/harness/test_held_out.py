@@ -82,6 +82,7 @@ def test_a_share_of_all_texts_is_set_aside_and_in_every_epoch_the_same():
     assert {row for row in range(texts) if held_out.is_held_out(0.25, other.seed, row)} != epochs[0]
 
 
+@pytest.mark.slow
 def test_a_step_computes_little_more():
     """Of the second gradient only the part behind the encoder is computed; the way forward is the same."""
     flops = {}

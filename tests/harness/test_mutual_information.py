@@ -92,8 +92,9 @@ def trained_critic(estimator, rho, steps=300):
     return nnx.merge(graph, parameters)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["jsd", "infonce"])
-@pytest.mark.parametrize("rho", [0.0, 0.9])
+@pytest.mark.parametrize("rho", [0.9, 0.0])
 def test_a_trained_critic_stays_below_the_truth_on_new_pairs(name, rho):
     """It finds most of what there is, no more than there is, and nothing where there is nothing."""
     estimator = information.ESTIMATORS[name]

@@ -33,7 +33,7 @@ from experiments.tasks.ratings import PlantedRatings
 from experiments.train import main
 from tests.harness.conftest import CLUES, FILLER, Toy, toy_examples
 from tests.harness.test_resume import interrupt, result
-from tests.harness.tiny import each_objective
+from tests.harness.tiny import LARGE, each_objective
 
 VALUES = {"animal": 1.0, "plant": 4.0, "tool": 9.0}
 
@@ -271,7 +271,7 @@ def test_a_report_has_its_metrics_and_no_others(name, whole, capsys):
         assert float(row[header.index(f"{column} mean")]) == summary(whole(name))["test"][metric]
 
 
-@each_objective(BASELINES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in BASELINES])
 def test_a_baseline_learns_and_stands_beside_the_network(name, whole, baselines, capsys):
     facts = summary(baselines(name))
     assert facts["objective"] == name

@@ -42,6 +42,7 @@ def program(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_it_is_killed_and_goes_on_bit_for_bit(whole, tmp_path):
     folder = tmp_path / "run"
     process = program(*LINE, "--save.minutes", "0", "--out", str(folder))

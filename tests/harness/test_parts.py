@@ -59,10 +59,10 @@ def test_every_pair(encoder, pooler):
 @pytest.mark.sampled(3)
 @EACH_ENCODER
 def test_states_do_not_see_appended_padding_or_neighbours(name):
-    encoder = encoder_of(name)
+    encode = jax.jit(encoder_of(name).__call__)
 
     def read(tokens, mask):
-        return map(np.asarray, encoder(*map(jnp.asarray, batch_of(name, tokens, mask)[:2])))
+        return map(np.asarray, encode(*batch_of(name, tokens, mask)[:2]))
 
     together, mask = read(TOKENS, MASK)
     longer = with_padding(TOKENS, np.random.default_rng(1).integers(0, VOCABULARY, (4, 8)))
@@ -77,9 +77,9 @@ def test_states_do_not_see_appended_padding_or_neighbours(name):
 @pytest.mark.sampled(3)
 @EACH_ENCODER
 def test_only_encoders_without_context_are_blind_to_order(name):
-    encoder, tokens = encoder_of(name), np.array([[3, 4, 5, 6, 7, 8]])
+    encode, tokens = jax.jit(encoder_of(name).__call__), np.array([[3, 4, 5, 6, 7, 8]])
     there, back = (
-        np.asarray(encoder(*map(jnp.asarray, batch_of(name, each, np.ones((1, 6), bool))[:2]))[0])
+        np.asarray(encode(*batch_of(name, each, np.ones((1, 6), bool))[:2])[0])
         for each in (tokens, tokens[:, ::-1])
     )
     moved = back[:, ::-1] - there
@@ -90,19 +90,20 @@ def test_only_encoders_without_context_are_blind_to_order(name):
 @EACH_POOLER
 def test_pooling_ignores_appended_padding_and_neighbours(name):
     pooler = pooler_of(name)
-    together, _ = pooler(jnp.asarray(STATES), jnp.asarray(MASK))
+    pool = jax.jit(pooler.__call__)
+    together, _ = pool(STATES, MASK)
     longer = with_padding(STATES, np.full((4, 8, 8), np.nan, np.float32))
-    longer, _ = pooler(jnp.asarray(longer), jnp.asarray(np.pad(MASK, ((0, 0), (0, 3)))))
+    longer, _ = pool(longer, np.pad(MASK, ((0, 0), (0, 3))))
     np.testing.assert_allclose(longer, together, rtol=1e-5, atol=1e-6)
-    alone, _ = pooler(jnp.asarray(STATES[2:3, :3]), jnp.ones((1, 3), bool))
+    alone, _ = pool(STATES[2:3, :3], np.ones((1, 3), bool))
     np.testing.assert_allclose(alone[0], together[2], rtol=1e-5, atol=1e-6)
     assert together.shape == (4, pooler.features)
 
 
 @EACH_POOLER
 def test_the_order_of_tokens_matters_to_first_and_last_only(name):
-    pooler, mask = pooler_of(name), jnp.ones((4, 5), bool)
-    difference = pooler(jnp.asarray(STATES), mask)[0] - pooler(jnp.asarray(STATES[:, ::-1]), mask)[0]
+    pool, mask = jax.jit(pooler_of(name).__call__), np.ones((4, 5), bool)
+    difference = pool(STATES, mask)[0] - pool(STATES[:, ::-1], mask)[0]
     assert (np.abs(np.asarray(difference)).max() < 1e-5) == (name not in ORDERED)
 
 
@@ -131,7 +132,7 @@ def test_padded_states_may_hold_anything(name, poison):
 @pytest.mark.sampled(3)
 @EACH_POOLER
 def test_a_text_without_words_pools_to_zero(name):
-    pooled, shown = pooler_of(name)(jnp.ones((2, 3, 8)), jnp.zeros((2, 3), bool))
+    pooled, shown = jax.jit(pooler_of(name).__call__)(jnp.ones((2, 3, 8)), jnp.zeros((2, 3), bool))
     assert not np.asarray(pooled).any()
     assert not np.asarray(shown.get("attention", 0)).any()
 
@@ -140,12 +141,13 @@ def test_a_text_without_words_pools_to_zero(name):
 @EACH_ENCODER
 def test_noise_comes_only_from_the_key(name):
     encoder = encoder_of(name)
-    tokens, mask = map(jnp.asarray, batch_of(name)[:2])
-    same, again, other = (encoder(tokens, mask, nnx.Rngs(dropout=key))[0] for key in (1, 1, 2))
+    tokens, mask = batch_of(name)[:2]
+    noisy = jax.jit(lambda key: encoder(tokens, mask, nnx.Rngs(dropout=key))[0])
+    same, again, other = map(noisy, map(jax.random.key, (1, 1, 2)))
     np.testing.assert_array_equal(same, again)
-    _, real = encoder(tokens, mask)
+    states, real = encoder(tokens, mask)
     assert np.abs(np.asarray(same - other)[np.asarray(real)]).max() > 0
-    np.testing.assert_array_equal(encoder(tokens, mask)[0], encoder(tokens, mask)[0])
+    np.testing.assert_array_equal(encoder(tokens, mask)[0], states)
 
 
 def test_dropout_keeps_the_mean():

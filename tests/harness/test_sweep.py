@@ -100,7 +100,7 @@ def test_the_name_of_a_cell_is_what_decides_its_result():
 GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.toml"))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_the_command_of_every_cell_of_every_committed_grid_makes_its_configuration(path):
     plan = grid.read(path)

@@ -49,7 +49,7 @@ def expected(case: Case):
     return value, results
 
 
-@pytest.mark.sampled(45)
+@pytest.mark.sampled(90)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("implementation", REVERSE)
 def test_against_reference(case, implementation):

@@ -49,7 +49,7 @@ def weighted(form, implementation):
     return f
 
 
-@pytest.mark.sampled(108)
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "implementation", "p"), CHECKS)
 def test_n8(form, implementation, p):
     states, scores = inputs()

@@ -43,7 +43,7 @@ def gradients(pool, mask):
     return jax.jit(jax.value_and_grad(loss, ARGUMENTS))
 
 
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(17)
 @pytest.mark.parametrize("implementation", REVERSE)
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("p", [2.5, 0.0, [0.5, 1.0, 2.0, 3.0, 8.0, -2.0]], ids=str)

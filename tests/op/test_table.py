@@ -65,7 +65,7 @@ def value_relative(e):
     return value_units(e) * e.unit
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("implementation", REVERSE)
 @pytest.mark.parametrize("layout", table.LAYOUTS)
 @pytest.mark.parametrize(("group", "log_bound"), RUNS)
@@ -100,7 +100,7 @@ def smallest(dtype):
     return float(jnp.finfo(dtype).smallest_subnormal if dtype == jnp.float16 else jnp.finfo(dtype).tiny)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("implementation", REVERSE)
 @pytest.mark.parametrize("layout", table.LAYOUTS)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])

@@ -28,7 +28,7 @@ def chosen() -> list:
     return cells
 
 
-@pytest.mark.sampled(34)
+@pytest.mark.sampled(50)
 @pytest.mark.parametrize("cell", chosen(), ids=str)
 def test_cell(cell):
     assert transforms.run(cell) in ("runs", "refuses", "does not exist")

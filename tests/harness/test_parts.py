@@ -79,8 +79,7 @@ def test_states_do_not_see_appended_padding_or_neighbours(name):
 def test_only_encoders_without_context_are_blind_to_order(name):
     encode, tokens = jax.jit(encoder_of(name).__call__), np.array([[3, 4, 5, 6, 7, 8]])
     there, back = (
-        np.asarray(encode(*batch_of(name, each, np.ones((1, 6), bool))[:2])[0])
-        for each in (tokens, tokens[:, ::-1])
+        np.asarray(encode(*batch_of(name, each, np.ones((1, 6), bool))[:2])[0]) for each in (tokens, tokens[:, ::-1])
     )
     moved = back[:, ::-1] - there
     assert (np.abs(moved).max() < 1e-6) == (name in ("bag", "mlp"))

@@ -34,11 +34,12 @@ TEXTS = [
 ] * 6
 """More than a batch, of all widths, with sentences of all lengths."""
 SHORT = ["--data.max-len", "2"]
+TAGS, NUMBERS = ["--task", "toy_tags", "--objective", "multilabel"], ["--task", "toy_numbers", "--objective", "regress"]
 RUNS = {
     "classify": ["--pooler", "learned_norm"],
     "sentences": ["--encoder", "han", "--encode.embedding", "8", "--encode.features", "8", "--data.shortest", "3"],
-    "multilabel": ["--task", "toy_tags", "--objective", "multilabel", "--pooler", "attention", *SHORT],
-    "regress": ["--task", "toy_numbers", "--objective", "regress", "--pooler", "max", *SHORT],
+    "multilabel": [*TAGS, "--pooler", "attention", "--head.normalise", "spectral", *SHORT],
+    "regress": [*NUMBERS, "--pooler", "max", "--head.normalise", "weight", *SHORT],
     "language_model": ["--objective", "language_model", *SHORT],
 }
 ALONE = """

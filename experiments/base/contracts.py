@@ -236,7 +236,7 @@ class Objective(Protocol):
     chosen_by: ClassVar[tuple[str, str]]
     """The metric that decides which validation was the best, and "max" or "min"."""
     shown: ClassVar[dict[str, str]]
-    """What progress, plots and reports show, and what it is called there: metrics, and loss terms and scalars by name."""
+    """What progress, plots and reports show, and what it is called there: metrics, also loss terms and scalars."""
     shares: ClassVar[tuple[str, ...]]
     """The metrics that are shares of 1; reports show them in percent."""
     pools: ClassVar[bool]

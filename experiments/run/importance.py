@@ -24,7 +24,7 @@ from experiments.base.findings import Findings
 from experiments.data.text import Example
 from experiments.data.text_task import TextCodec
 from experiments.layers.losses import total_variation
-from experiments.layers.masked import zero_padding
+from experiments.layers.masked import by_token, zero_padding
 from experiments.layers.words import Scale
 from experiments.run.trained import Trained
 
@@ -202,7 +202,7 @@ def _measure(graph: Any, state: nnx.State, batch: Batch) -> tuple[Any, dict[str,
 
 def weights_of(objective: Objective, outputs: Outputs) -> dict[str, Float[Array, "B T"]]:
     """Return what each token weighs in the pooling, by name; heads and features are averaged."""
-    return {name: x.reshape(*x.shape[:2], -1).mean(axis=-1) for name, x in objective.weights(outputs).items()}
+    return {name: by_token(x) for name, x in objective.weights(outputs).items()}
 
 
 def cosine_of_states(states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, " B"]:

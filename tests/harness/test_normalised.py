@@ -16,6 +16,8 @@ from flax import nnx
 from experiments.layers.head import Head, HeadOptions
 from experiments.layers.mutual_information import Critic
 from experiments.layers.normalised import LINEAR, SpectralNorm, WeightNorm, unit
+from experiments.objectives import OBJECTIVES
+from experiments.objectives.classify import Classify
 from experiments.run import build
 from experiments.run.config import default_config, parse_args
 from experiments.run.trained import load_run
@@ -255,3 +257,28 @@ def test_the_folder_holds_the_direction_that_was_validated(whole):
     found = reduce(operator.add, [trained.objective.metrics(trained.objective(batch), batch) for batch in batches])
     assert found.compute() == pytest.approx({name: summary["validation"][name] for name in found.compute()})
     assert np.linalg.svd(trained.objective.head.linear.matrix(), compute_uv=False)[0] == pytest.approx(1, rel=0.05)
+
+
+class Centred(Classify):
+    """A classifier of pooled vectors that `nnx.BatchNorm` has normalised."""
+
+    def __init__(self, options, sizes, parts, *, rngs):
+        super().__init__(options, sizes, parts, rngs=rngs)
+        self.norm = nnx.BatchNorm(self.pooler.features, momentum=0.75, rngs=rngs)
+
+    def answer(self, outputs, rngs=None):
+        return {**super().answer({**outputs, "pooled": self.norm(outputs["pooled"])}, rngs), "raw": outputs["pooled"]}
+
+
+@pytest.mark.slow
+def test_a_module_of_flax_keeps_its_statistics(monkeypatch):
+    monkeypatch.setitem(OBJECTIVES, "centred", Centred)
+    line = [*TINY, "--objective", "centred", "--pooler", "mean", "--encode.dropout", "0"]
+    config = parse_args([*line, "--encode.word-dropout", "0"])
+    task = Toy(config.data)
+    run = prepare(config, task)
+    batch = task.train_batch(0, 0)
+    means = np.asarray(run.programs.objective(run.state.tested)(jax.device_put(batch))["raw"], float).mean(axis=0)
+    state, _ = run.train(run.state, batch)
+    np.testing.assert_allclose(state.statistics["norm"]["mean"][...], 0.25 * means, rtol=1e-4, atol=1e-6)
+    assert run.evaluate(state.tested, task, "validation") == run.evaluate(state.tested, task, "validation")

@@ -17,9 +17,9 @@ from jaxtyping import Float
 
 from experiments.base.contracts import Batch, Mean, Outputs, Parts, Sizes
 from experiments.base.options import Interval
-from experiments.layers.classifier import Classifier, Confusion, confusion
+from experiments.layers.classifier import Classifier
 from experiments.layers.head import Head, HeadOptions
-from experiments.layers.losses import cross_entropy, jensen_shannon, kullback_leibler, total_variation
+from experiments.layers.losses import jensen_shannon, kullback_leibler, total_variation
 from experiments.layers.masked import by_token
 from experiments.layers.text_model import Model, in_dtype
 
@@ -115,9 +115,6 @@ class Guided(Classifier):
     """
 
     Options: ClassVar[type] = GuidedOptions
-    chosen_by: ClassVar[tuple[str, str]] = ("accuracy", "max")
-    shown: ClassVar[dict[str, str]] = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
-    shares: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
     pools: ClassVar[bool] = False
     guided: ClassVar[Literal["", "loss", "outputs"]] = "outputs"
     p = None
@@ -136,11 +133,3 @@ class Guided(Classifier):
     def weights(self, outputs: Outputs) -> Outputs:
         """Return the weights of the base."""
         return Model.weights(self, outputs)
-
-    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Mean]:
-        """Return the cross entropy."""
-        return {"cross_entropy": Mean.of(cross_entropy(outputs["logits"], batch.targets), batch.weights)}
-
-    def metrics(self, outputs: Outputs, batch: Batch) -> Confusion:
-        """Return the counts behind accuracy and macro-F1."""
-        return confusion(outputs, batch)

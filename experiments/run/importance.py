@@ -151,15 +151,24 @@ def agreement(texts: Sequence[tuple[Measured, dict[str, np.ndarray]]], with_meas
     table = [_row(name, with_measure, pairs) for name, pairs in taus.items()]
     examples = [
         {
-            "text": " ".join(text.words),
-            "target": text.example.target,
-            "prediction": text.record,
+            **told(text),
             "words": {name: values.tolist() for name, values in measures.items()},
             "tau": {name: dict(zip(("tau", "p"), taus[name][at], strict=True)) for name in names},
         }
         for at, (text, measures) in enumerate(texts)
     ]
     return Findings(table, facts([text.cosine for text, _ in texts]), examples)
+
+
+def told(text: Asked | Measured) -> dict[str, Any]:
+    """Return what the findings on every text begin with: its words, its target and the prediction."""
+    return {"text": " ".join(text.words), "target": text.example.target, "prediction": text.record}
+
+
+def largest_weights(texts: Sequence[Asked]) -> dict[str, Float[np.ndarray, " N"]]:
+    """Return the largest weight of a word in every text, by the name of the weights that a program has found."""
+    names = texts[0].found["weights"] if texts else ()
+    return {name: np.array([text.found["weights"][name].max() for text in texts]) for name in names}
 
 
 def facts(cosines: Sequence[float]) -> dict[str, Any]:

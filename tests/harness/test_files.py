@@ -339,7 +339,12 @@ DAMAGED = {
     "a shape of one number": (MINILM, stated(shape=[5]), f"model.safetensors: array '{ARRAY}' has no place of its own"),
     "a shape of other sizes": (MINILM, stated(shape=[384, 5]), f"model.safetensors, array {ARRAY}: found .*384, 5"),
     "half floats": (MINILM, stated(dtype="F16"), f"model.safetensors: array '{ARRAY}' has no place of its own"),
-    "offsets that are text": (MINILM, stated(data_offsets="8"), "model.safetensors"),
+    "offsets that are text": (MINILM, stated(data_offsets="8"), f"model.safetensors: of array '{ARRAY}' it does not"),
+    "no table of the header": (
+        MINILM,
+        minilm(lambda told, body: ({ARRAY: 3}, body)),
+        f"model.safetensors: of array '{ARRAY}' it does not tell",
+    ),
     "no array": (
         MINILM,
         minilm(lambda told, body: ({}, b"")),

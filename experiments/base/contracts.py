@@ -226,8 +226,8 @@ class Objective(Protocol):
 
     Its arrays are trained (`nnx.Param`), statistics (`nnx.BatchStat`) or fixed. Statistics have no gradient: modules in
     it change them when they are called in training, which flax tells them by `Module.train`. They belong to the state
-    of a run, so a checkpoint and a finished run hold them, and an evaluation leaves them as they are. An encoder has none:
-    where it computes in another dtype, it is a copy.
+    of a run, so a checkpoint and a finished run hold them, and an evaluation leaves them as they are. An encoder has
+    none: where it computes in another dtype, it is a copy.
     """
 
     Options: ClassVar[type]

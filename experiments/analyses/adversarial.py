@@ -24,7 +24,17 @@ from experiments.base.options import Interval
 from experiments.data.text import Example
 from experiments.layers.losses import jensen_shannon, total_variation
 from experiments.run import largest
-from experiments.run.importance import Asked, asked, cosine_of_states, facts, output_of, scores_of, weights_of
+from experiments.run.importance import (
+    Asked,
+    asked,
+    cosine_of_states,
+    facts,
+    largest_weights,
+    output_of,
+    scores_of,
+    told,
+    weights_of,
+)
 from experiments.run.trained import Trained
 
 FAR = (0.5, 0.69)
@@ -82,9 +92,8 @@ class Adversarial:
 
         found = asked(trained, examples, self.options.shortest, program, self.options.seed)
         texts = [text for some in found for text in some]
-        names = [*texts[0].found["weights"]] if texts else []
-        weights = {name: np.array([text.found["weights"][name].max() for text in texts]) for name in names}
-        apart = {name: np.array([text.found["apart"][name] for text in texts]) for name in names}
+        weights = largest_weights(texts)
+        apart = {name: np.array([text.found["apart"][name] for text in texts]) for name in weights}
         within = np.array([text.found["within"] for text in texts])
         table = [
             {
@@ -160,9 +169,7 @@ def _search(
 def _example(text: Asked) -> dict[str, Any]:
     cut = slice(len(text.words))
     return {
-        "text": " ".join(text.words),
-        "target": text.example.target,
-        "prediction": text.record,
+        **told(text),
         "words": {name: x[cut].tolist() for name, x in text.found["weights"].items()},
         "adversary": {name: x[cut].tolist() for name, x in text.found["adversary"].items()},
         "scores": text.found["scores"][cut].tolist(),

@@ -74,13 +74,11 @@ class Communities:
 
     def __call__(self, trained: Trained, examples: Iterable[Example]) -> Findings:
         """Return a row on the vectors of the run."""
-        if not trained.objective.pools:
-            raise UsageError(f"the objective {trained.config.objective} pools nothing: there are no vectors.")
         chosen = list(examples)
         if len(chosen) <= self.options.neighbours:
             found = f"{len(chosen)} texts for {self.options.neighbours} neighbours each"
             raise DataError(f"found {found}: ask about more texts, or give a smaller --ask.neighbours.")
-        vectors = np.concatenate([answer["pooled"] for answer in trained.answers(one.text for one in chosen)])
+        vectors = trained.pooled(one.text for one in chosen)
         links = neighbour_graph(vectors, self.options.neighbours)
         partitions = [partition(links, len(chosen), seed) for seed in range(1, self.options.seeds + 1)]
         lengths = [code_length(links, modules) for modules in partitions]

@@ -20,7 +20,17 @@ from experiments.base.options import Interval
 from experiments.data.text import Example
 from experiments.layers.losses import total_variation
 from experiments.run import largest
-from experiments.run.importance import Asked, asked, cosine_of_states, facts, output_of, scores_of, weights_of
+from experiments.run.importance import (
+    Asked,
+    asked,
+    cosine_of_states,
+    facts,
+    largest_weights,
+    output_of,
+    scores_of,
+    told,
+    weights_of,
+)
 from experiments.run.trained import Trained
 
 SMALL = 0.05
@@ -60,10 +70,7 @@ class Permutation:
 
         found = asked(trained, examples, self.options.shortest, program, self.options.seed)
         texts = [text for some in found for text in some]
-        weights = {
-            name: np.array([text.found["weights"][name].max() for text in texts])
-            for name in (texts[0].found["weights"] if texts else {})
-        }
+        weights = largest_weights(texts)
         change = np.array([text.found["change"] for text in texts])
         table = [
             {
@@ -113,9 +120,7 @@ def _shuffle(graph: Any, shuffles: int, state: nnx.State, batch: Batch, keys: Ar
 
 def _example(text: Asked) -> dict[str, Any]:
     return {
-        "text": " ".join(text.words),
-        "target": text.example.target,
-        "prediction": text.record,
+        **told(text),
         "words": {name: x[: len(text.words)].tolist() for name, x in text.found["weights"].items()},
         "change": float(text.found["change"]),
     }

@@ -70,8 +70,6 @@ class Probe:
 
     def __call__(self, trained: Trained, examples: Iterable[Example]) -> Findings:
         """Return a row for every kind of vectors."""
-        if not trained.objective.pools:
-            raise UsageError(f"the objective {trained.config.objective} pools nothing: there are no vectors.")
         by_split = _by_split(examples, self.options)
         texts = {split: [example.text for example in some] for split, some in by_split.items()}
         classes = {split: [example.target for example in some] for split, some in by_split.items()}
@@ -120,10 +118,7 @@ def _by_split(examples: Iterable[Example], options: ProbeOptions) -> dict[str, l
 
 def of_model(trained: Trained, texts: dict[str, list[str]]) -> dict[str, Float[np.ndarray, "N D"]]:
     """Return the pooled vectors of the texts of every split."""
-    return {
-        split: np.concatenate([np.float64(answer["pooled"]) for answer in trained.answers(some)])
-        for split, some in texts.items()
-    }
+    return {split: trained.pooled(some).astype(np.float64) for split, some in texts.items()}
 
 
 def of_counts(texts: dict[str, list[str]], size: int) -> dict[str, Float[np.ndarray, "N D"]]:

@@ -44,8 +44,6 @@ class Similarity:
 
     def __call__(self, trained: Trained, examples: Iterable[Example]) -> Findings:
         """Return a row for every file and method."""
-        if not trained.objective.pools:
-            raise UsageError(f"the objective {trained.config.objective} pools nothing: there are no vectors.")
         texts = [example.text for example in examples]
         known = {tuple(split_words(text)) for text in texts}
         table, found = [], []
@@ -64,8 +62,7 @@ class Similarity:
 
 def of_model(trained: Trained, read: Sequence[Pair]) -> Float[np.ndarray, " N"]:
     """Return the cosine of the pooled vectors of every pair; 0 where one has no direction."""
-    sides = (answer["pooled"] for answer in trained.answers([text for pair in read for text in pair[:2]]))
-    vectors = np.concatenate([np.float64(pooled) for pooled in sides])
+    vectors = trained.pooled([text for pair in read for text in pair[:2]]).astype(np.float64)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _SHORTEST)
     return (vectors[::2] * vectors[1::2]).sum(axis=1)
 

@@ -222,7 +222,13 @@ class Task(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """What is learned: a `flax.nnx.Module` made of encoders and poolers, its loss terms, metrics and predictions."""
+    """What is learned: a `flax.nnx.Module` made of encoders and poolers, its loss terms, metrics and predictions.
+
+    Its arrays are trained (`nnx.Param`), statistics (`nnx.BatchStat`) or fixed. Statistics have no gradient: modules in
+    it change them when they are called in training, which flax tells them by `Module.train`. They belong to the state
+    of a run, so a checkpoint and a finished run hold them, and an evaluation leaves them as they are. An encoder has
+    none: where it computes in another dtype, it is a copy.
+    """
 
     Options: ClassVar[type]
     """The options of the group `head`."""
@@ -231,7 +237,7 @@ class Objective(Protocol):
     chosen_by: ClassVar[tuple[str, str]]
     """The metric that decides which validation was the best, and "max" or "min"."""
     shown: ClassVar[dict[str, str]]
-    """The metrics that progress, plots and reports show, and what they are called there."""
+    """What progress, plots and reports show, and what it is called there: metrics, also loss terms and scalars."""
     shares: ClassVar[tuple[str, ...]]
     """The metrics that are shares of 1; reports show them in percent."""
     pools: ClassVar[bool]

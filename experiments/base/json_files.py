@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.base import files
-from experiments.base.errors import DataError
+from experiments.base.errors import DataError, HarnessError
 
 NO_JSON = (ValueError, RecursionError)
 """What reading JSON or TOML raises: for bad syntax or UTF-8, for numbers of too many digits, for too deep nesting."""
@@ -16,14 +16,14 @@ def text_of(path: Path) -> str:
     return files.text(files.content(path), path)
 
 
-def object_of(text: str | bytes, where: object) -> dict[str, Any]:
-    """Return the JSON object that a text holds, or raise DataError with a message that begins with `where`."""
+def object_of(text: str | bytes, where: object, kind: type[HarnessError] = DataError) -> dict[str, Any]:
+    """Return the JSON object that a text holds, or raise an error of a kind whose message begins with `where`."""
     try:
         value = json.loads(text)
     except NO_JSON as error:
-        raise DataError(f"{where} is not JSON: {error}.") from None
+        raise kind(f"{where} is not JSON: {error}.") from None
     if not isinstance(value, dict):
-        raise DataError(f"{where} must hold a JSON object, found {type(value).__name__}.")
+        raise kind(f"{where} must hold a JSON object, found {type(value).__name__}.")
     return value
 
 

@@ -7,11 +7,10 @@ and place; then the numbers, little-endian, row by row, without gaps (https://gi
 import json
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.base import files
 from experiments.base.errors import DataError
 from experiments.base.json_files import object_of
 
@@ -54,19 +53,26 @@ def entries(content: bytes, where: str) -> dict[str, Entry]:
         raise DataError(f"{where} is cut short: its header is to have {size} bytes.")
     header = object_of(content[8 : 8 + size], where)
     header.pop(_METADATA, None)
+    told = {name: _entry(name, value, 8 + size, where) for name, value in header.items()}
     found, end = {}, 8 + size
-    with files.located(where):
-        for name, told in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            start, stop = (8 + size + offset for offset in told["data_offsets"])
-            entry = Entry(np.dtype(DTYPES[told["dtype"]]), tuple(told["shape"]), start, stop)
-            fits = all(type(length) is int and length >= 0 for length in entry.shape)
-            fits = fits and stop - start == math.prod(entry.shape) * entry.dtype.itemsize
-            if start != end or not fits or stop > len(content):
-                raise DataError(f"{where}: array {name!r} has no place of its own in the file.")
-            found[name], end = entry, stop
+    for name, entry in sorted(told.items(), key=lambda item: (item[1].start, item[1].stop)):
+        fits = entry.stop - entry.start == math.prod(entry.shape) * entry.dtype.itemsize
+        if entry.start != end or not fits or entry.stop > len(content):
+            raise DataError(f"{where}: array {name!r} has no place of its own in the file.")
+        found[name], end = entry, entry.stop
     if end != len(content):
         raise DataError(f"{where} has {len(content) - end} bytes that belong to no array.")
     return found
+
+
+def _entry(name: str, told: Any, begin: int, where: str) -> Entry:
+    """Return what a header tells of an array; the numbers of the file begin at `begin`."""
+    match told:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(stop)]} if (
+            dtype in DTYPES and all(type(length) is int and length >= 0 for length in shape)
+        ):
+            return Entry(np.dtype(DTYPES[dtype]), tuple(shape), begin + start, begin + stop)
+    raise DataError(f"{where}: of array {name!r} it does not tell dtype, shape and place, as the format has them.")
 
 
 def array(content: bytes, entry: Entry) -> np.ndarray:

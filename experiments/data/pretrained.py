@@ -1,7 +1,7 @@
 """Pretrained encoders in packages: the vocabulary of word pieces and the arrays, by the names that they have there."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,6 +97,11 @@ def read(name: str, archives: Path | None, cache: Path) -> Pretrained:
         DataError: the package is damaged, or has not the files of the model.
     """
     path = locate(WHEELS[name], archives, cache)
+    return model(path, _pieces(path))
+
+
+def model(path: Path, pieces: Sequence[str]) -> Pretrained:
+    """Return the numbers of a package, whose word pieces are given."""
     content, where = member(path, ARRAYS, MOST), f"{path.name}, model.safetensors"
     arrays = {key: safetensors.array(content, entry) for key, entry in safetensors.entries(content, where).items()}
-    return Pretrained(where, arrays, _pieces(path), hashlib.sha256(content).hexdigest())
+    return Pretrained(where, arrays, tuple(pieces), hashlib.sha256(content).hexdigest())

@@ -6,69 +6,28 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-from experiments.base import files
 from experiments.base.errors import DataError
-from experiments.base.json_files import object_of
 from experiments.data import pretrained
-from experiments.data.archives import MOST, ends_in, lacks, member, streams
+from experiments.data.archives import MOST, member
 from experiments.data.fetch import NodePackage, Wheel
 
 Vector: TypeAlias = Float[np.ndarray, " D"]
 Entries: TypeAlias = Iterator[tuple[str, Callable[[], Vector]]]
 """Every word with a function that returns its vector, which most words are never asked for."""
-_LONGEST_HEADER = 2**20
 
 
 def minilm(path: Path) -> Entries:
-    """Yield the whole words of all-MiniLM-L6-v2 with its input vectors.
-
-    The file is in safetensors form: the length of a JSON header (8 bytes), the header, the arrays one after another.
-    """
-    pieces, file = pretrained.lines(path), "model.safetensors"
-    found = 0
-    for _, content in streams(path, ends_in(pretrained.ARRAYS), MOST):
-        where = f"{path.name}, {file}"
-        rows = _stored_rows(content, where, pretrained.WORD_VECTORS, len(pieces), TABLES["minilm"].size)
-        for piece, row in zip(pieces, rows, strict=True):
-            if not piece.startswith("##"):  # the rest of a longer word
-                yield piece, partial(_stored, row, f"{where}, vector of {piece}")
-        found += 1
-    if found != 1:
-        raise lacks(path, file, found)
-
-
-def _stored_rows(file: BinaryIO, where: str, name: str, count: int, size: int) -> Iterator[bytes]:
-    """Yield the rows of an array of shape [count, size] in a file of safetensors form."""
-    length = int.from_bytes(file.read(8), "little")
-    if length > _LONGEST_HEADER:
-        raise DataError(f"{where}: found a header of {length} bytes, expected at most {_LONGEST_HEADER}.")
-    table = object_of(file.read(length), f"{where}, its header").get(name)
-    match table:
-        case {"dtype": "F32", "shape": [rows, columns], "data_offsets": [int(begin), int(end)]} if (
-            rows,
-            columns,
-            end - begin,
-        ) == (count, size, 4 * count * size) and begin >= 0:
-            pass
-        case _:
-            expected = f"F32 of shape {[count, size]} and offsets {4 * count * size} bytes apart"
-            raise DataError(f"{where}, array {name}: found {table}, expected {expected}.")
-    while begin:
-        begin -= len(file.read(min(begin, files.LONGEST_LINE))) or begin
-    for number in range(count):
-        row = file.read(4 * size)
-        if len(row) < 4 * size:
-            raise DataError(f"{where}, array {name}: it ends in row {number + 1}, expected {count} rows.")
-        yield row
-
-
-def _stored(row: bytes, where: str) -> Vector:
-    return _finite(np.frombuffer(row, "<f4"), len(row) // 4, where)
+    """Yield the whole words of all-MiniLM-L6-v2 with its input vectors."""
+    model = pretrained.model(path, pretrained.lines(path))
+    rows = model.take(pretrained.WORD_VECTORS, len(model.pieces), TABLES["minilm"].size)
+    for piece, row in zip(model.pieces, rows, strict=True):
+        if not piece.startswith("##"):  # the rest of a longer word
+            yield piece, partial(np.asarray, row)
 
 
 def glove(path: Path) -> Entries:

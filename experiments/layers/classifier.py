@@ -9,8 +9,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from experiments.base.contracts import Batch, Outputs, Parts, Sizes
+from experiments.base.contracts import Batch, Mean, Metrics, Outputs, Parts, Sizes
 from experiments.layers.head import Head, HeadOptions
+from experiments.layers.losses import cross_entropy
 from experiments.layers.text_model import TextModel
 
 
@@ -42,9 +43,13 @@ def confusion(outputs: Outputs, batch: Batch) -> Confusion:
 
 
 class Classifier(TextModel):
-    """Encoder -> pooler -> linear layer -> softmax."""
+    """Encoder -> pooler -> linear layer -> softmax, by cross entropy."""
 
+    Options: ClassVar[type] = HeadOptions
     needs: ClassVar[tuple[str, ...]] = ("words", "classes")
+    chosen_by: ClassVar[tuple[str, str]] = ("accuracy", "max")
+    shown: ClassVar[dict[str, str]] = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+    shares: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     def __init__(self, options: HeadOptions, sizes: Sizes, parts: Parts, *, rngs: nnx.Rngs):
         super().__init__(parts, rngs=rngs)
@@ -53,6 +58,14 @@ class Classifier(TextModel):
     def answer(self, outputs: Outputs, rngs: nnx.Rngs | None = None) -> Outputs:
         """Return the outputs and `logits` [B C]."""
         return {**outputs, "logits": self.head(outputs["pooled"].astype(jnp.float32), rngs)}
+
+    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Mean]:
+        """Return the cross entropy."""
+        return {"cross_entropy": Mean.of(cross_entropy(outputs["logits"], batch.targets), batch.weights)}
+
+    def metrics(self, outputs: Outputs, batch: Batch) -> Metrics:
+        """Return the counts behind accuracy and macro-F1."""
+        return confusion(outputs, batch)
 
     def predict(self, outputs: Outputs) -> Float[Array, "B C"]:
         """Return the probability of every class."""

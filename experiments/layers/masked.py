@@ -39,6 +39,11 @@ def attend(
     return jnp.einsum("bt,btd->bd", weights, zero_padding(states, mask)), {"attention": weights}
 
 
+def by_token(weights: Float[Array, "B T *H"]) -> Float[Array, "B T"]:
+    """Return the weights of the tokens, averaged over heads, or features, where there are some."""
+    return weights.reshape(*weights.shape[:2], -1).mean(axis=-1)
+
+
 def masked_softmax(scores: Float[Array, "B T *F"], mask: Bool[Array, "B T"]) -> Float[Array, "B T *F"]:
     """Return weights that sum to 1 over the real tokens, and are 0 at padding and in a text without tokens."""
     mask = mask.reshape(mask.shape + (1,) * (scores.ndim - 2))

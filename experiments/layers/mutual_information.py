@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 
 from experiments.base.contracts import Batch
 from experiments.layers.masked import masked_mean
+from experiments.layers.normalised import LINEAR
 
 
 class Estimate(NamedTuple):
@@ -28,11 +29,15 @@ class Estimate(NamedTuple):
 
 
 class Critic(nnx.Module):
-    """T(c, z) = <f(c), g(z)> / sqrt(K), where f and g have a hidden layer with ReLU, and K numbers each."""
+    """T(c, z) = <f(c), g(z)> / sqrt(K), where f and g have a hidden layer with ReLU, and K numbers each.
 
-    def __init__(self, part: int, summary: int, hidden: int, *, rngs: nnx.Rngs):
+    `normalise` says how the matrices of f and g are normalised (`experiments.layers.normalised.LINEAR`).
+    """
+
+    def __init__(self, part: int, summary: int, hidden: int, normalise: str = "none", *, rngs: nnx.Rngs):
+        linear = LINEAR[normalise]
         self.part, self.summary = (
-            nnx.Sequential(nnx.Linear(size, hidden, rngs=rngs), jax.nn.relu, nnx.Linear(hidden, hidden, rngs=rngs))
+            nnx.Sequential(linear(size, hidden, rngs=rngs), jax.nn.relu, linear(hidden, hidden, rngs=rngs))
             for size in (part, summary)
         )
 

@@ -7,7 +7,7 @@ answers come with the batches.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +17,10 @@ from jaxtyping import Float
 
 from experiments.base.contracts import Batch, Mean, Outputs, Parts, Sizes
 from experiments.base.options import Interval
-from experiments.layers.classifier import Classifier, Confusion, confusion
+from experiments.layers.classifier import Classifier
 from experiments.layers.head import Head, HeadOptions
-from experiments.layers.losses import cross_entropy, jensen_shannon, kullback_leibler, total_variation
+from experiments.layers.losses import jensen_shannon, kullback_leibler, total_variation
+from experiments.layers.masked import by_token
 from experiments.layers.text_model import Model, in_dtype
 
 
@@ -91,7 +92,7 @@ class Adversary(Classifier):
         """Return the total variation distance from the base and the divergence from its attention, of every text."""
         between = {"kl": kullback_leibler, "js": jensen_shannon}[self.divergence]
         variation = total_variation(self.predict(outputs), batch.guide.output)
-        return variation, between(attention_of(outputs), batch.guide.attention)
+        return variation, between(by_token(outputs["attention"]), batch.guide.attention)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Mean]:
         """Return the distance of the outputs and the divergence of the attention."""
@@ -101,7 +102,7 @@ class Adversary(Classifier):
     def metrics(self, outputs: Outputs, batch: Batch) -> Apart:
         """Return the sums behind loss, distances and accuracy."""
         variation, divergence = self.distances(outputs, batch)
-        apart = jensen_shannon(attention_of(outputs), batch.guide.attention)
+        apart = jensen_shannon(by_token(outputs["attention"]), batch.guide.attention)
         hits = outputs["logits"].argmax(-1) == batch.targets
         values = variation - self.strength * divergence, variation, apart, hits, jnp.ones_like(variation)
         return Apart(*((batch.weights * value).sum() for value in values))
@@ -114,9 +115,6 @@ class Guided(Classifier):
     """
 
     Options: ClassVar[type] = GuidedOptions
-    chosen_by: ClassVar[tuple[str, str]] = ("accuracy", "max")
-    shown: ClassVar[dict[str, str]] = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
-    shares: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
     pools: ClassVar[bool] = False
     guided: ClassVar[Literal["", "loss", "outputs"]] = "outputs"
     p = None
@@ -135,17 +133,3 @@ class Guided(Classifier):
     def weights(self, outputs: Outputs) -> Outputs:
         """Return the weights of the base."""
         return Model.weights(self, outputs)
-
-    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Mean]:
-        """Return the cross entropy."""
-        return {"cross_entropy": Mean.of(cross_entropy(outputs["logits"], batch.targets), batch.weights)}
-
-    def metrics(self, outputs: Outputs, batch: Batch) -> Confusion:
-        """Return the counts behind accuracy and macro-F1."""
-        return confusion(outputs, batch)
-
-
-def attention_of(outputs: Outputs) -> Float[Array, "B T"]:
-    """Return the attention of the words, heads averaged."""
-    attention: Any = outputs["attention"]
-    return attention.reshape(*attention.shape[:2], -1).mean(axis=-1)

@@ -20,6 +20,7 @@ from experiments.base.contracts import Batch, Mean, Outputs, Parts, Sizes
 from experiments.base.options import Interval
 from experiments.layers.masked import masked_mean
 from experiments.layers.mutual_information import ESTIMATORS, Critic, Estimate, different_texts, gaussian_kl
+from experiments.layers.normalised import Normalisation
 from experiments.layers.text_model import TextModel
 
 
@@ -33,6 +34,8 @@ class MutualInformationOptions:
     """Numbers of the summary."""
     hidden: Annotated[int, Interval("[1, 4096]")] = 256
     """Hidden units of a critic."""
+    normalise: Normalisation = "none"
+    """How the matrices of critics are normalised: weight learns the lengths of columns, spectral makes the norm 1."""
     part: Annotated[float, Interval("[0, 1000]")] = 1.5
     """Weight of the local term: the states of the words with the summary."""
     whole: Annotated[float, Interval("[0, 1000]")] = 0.5
@@ -81,7 +84,8 @@ class MutualInformation(TextModel):
         self.options = options
         self.summary = nnx.Linear(self.pooler.features, 2 * options.features, rngs=rngs)
         self.part, self.whole = (
-            Critic(self.encoder.features, options.features, options.hidden, rngs=rngs) for _ in range(2)
+            Critic(self.encoder.features, options.features, options.hidden, options.normalise, rngs=rngs)
+            for _ in range(2)
         )
 
     @property

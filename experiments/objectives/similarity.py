@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from experiments.base.contracts import Batch, Mean, Outputs, Parts, Sizes
 from experiments.base.options import Interval
 from experiments.layers import margins
-from experiments.layers.head import HeadOptions
+from experiments.layers.head import DropoutOptions
 from experiments.layers.masked import dropout
 from experiments.layers.text_model import TextModel
 
@@ -28,7 +28,7 @@ QUERIES_AT_ONCE = 512
 
 
 @dataclasses.dataclass(frozen=True)
-class SimilarityOptions(HeadOptions):
+class SimilarityOptions(DropoutOptions):
     """Unit vectors against a unit row a group, and the margin between the right group and the others."""
 
     dropout: Annotated[float, Interval("[0, 1)")] = 0.0

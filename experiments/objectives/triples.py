@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from experiments.base.contracts import Batch, Mean, Outputs, Parts, Sizes
 from experiments.base.options import Interval
 from experiments.layers import spans
-from experiments.layers.head import HeadOptions
+from experiments.layers.head import DropoutOptions
 from experiments.layers.masked import dropout
 from experiments.layers.spans import NOWHERE
 from experiments.layers.text_model import TextModel
@@ -32,7 +32,7 @@ SHAPE_FEATURES = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class TriplesOptions(HeadOptions):
+class TriplesOptions(DropoutOptions):
     """Tags of subjects, then of the objects of every predicate; and how they are read."""
 
     hidden: Annotated[int, Interval("[1, 4096]")] = 128

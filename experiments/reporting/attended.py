@@ -12,6 +12,7 @@ from experiments.base.figures import HEIGHT, WIDTH, in_style
 from experiments.data.text import split_words
 from experiments.reporting.labels import names
 from experiments.reporting.records import Row, Run
+from experiments.run.explanation import attention_of
 from experiments.run.trained import load_run
 
 
@@ -28,14 +29,17 @@ def split_text(given: str, rows: Sequence[Row]) -> tuple[str, list[Row]]:
 
 
 def weights(run: Run, text: str) -> np.ndarray | None:
-    """Return the attention of a run on the words of a text, heads averaged; None for a pooling without attention."""
+    """Return the attention of a run on the words of a text; None for a pooling without attention.
+
+    Where a model attends to sentences, every word has the attention of its sentence.
+    """
     trained = load_run(run.folder)
-    words = split_words(text)
-    _, outputs = next(trained.outputs([text]))
-    if "attention" not in outputs:
+    batch, outputs = next(trained.outputs([text]))
+    attention = attention_of(trained.objective, outputs)
+    if attention is None:
         return None
-    attention = np.asarray(outputs["attention"])[0]
-    return attention.reshape(len(attention), -1).mean(-1)[: len(words)]
+    words = batch.mask[0].reshape(len(batch.mask[0]), -1).sum(axis=-1)
+    return np.repeat(np.asarray(attention)[0], words)
 
 
 @in_style

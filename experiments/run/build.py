@@ -88,9 +88,10 @@ def objective(config: Config, sizes: Sizes) -> tuple[Objective, list[WordEmbeddi
         raise UsageError(f"the encoder {config.encoder} reads {_SHAPES[reads_sentences]}: {advice}.")
     parts, rngs = ConfiguredParts(config, sizes), nnx.Rngs(params=stream(config.seed, "init"))
     try:
-        model = kind(config.head, sizes, parts, rngs=rngs)
+        model: Any = kind(config.head, sizes, parts, rngs=rngs)
     except ValueError as error:
         raise UsageError(f"{config.encoder} with {config.pooler}: {error}") from error
+    model.eval()  # a call leaves a model as it is; the step of training alone says otherwise
     return model, parts.embeddings
 
 

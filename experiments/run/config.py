@@ -12,7 +12,7 @@ from experiments.base.command_line import parse
 from experiments.base.devices import DeviceOptions
 from experiments.base.errors import UsageError, unknown
 from experiments.base.files import content
-from experiments.base.json_files import NO_JSON
+from experiments.base.json_files import object_of
 from experiments.base.options import (
     NOT_DECISIVE,
     REPEAT,
@@ -279,12 +279,7 @@ def to_json(config: Config) -> str:
 
 def from_json(text: str | bytes) -> Config:
     """Return the configuration that `to_json` wrote, refusing unknown keys, wrong types and values out of range."""
-    try:
-        values = json.loads(text)
-    except NO_JSON as error:
-        raise UsageError(f"the configuration is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"the configuration must be a JSON object, got {type(values).__name__}.")
+    values = object_of(text, "the configuration", UsageError)
     names = {key: values[key] for key in NAMES if key in values}
     config = from_dict(default_config(**names), values)
     validate(config)

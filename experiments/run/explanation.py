@@ -12,10 +12,12 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from experiments.base.contracts import Batch, Pooler
+from experiments.base.contracts import Batch, Objective, Outputs, Pooler
 from experiments.base.errors import UsageError
 from experiments.data.text import UNKNOWN
 from experiments.data.text_task import TextCodec
+from experiments.layers.masked import by_token
+from experiments.run.importance import weights_of
 from experiments.run.trained import Trained
 
 ATTENTION, SHARE = "attention", "share"
@@ -71,18 +73,22 @@ def _weigh(graph: Any, state: nnx.State, batch: Batch) -> tuple[dict[str, Array]
     objective = nnx.merge(graph, state)
     objective.set_attributes(detached=True, raise_if_not_found=False)
     outputs = objective(batch)
-    stated = {name: x.reshape(*x.shape[:2], -1).mean(axis=-1) for name, x in objective.weights(outputs).items()}
-    attending = [stated[name] for name in ("effective", ATTENTION) if name in stated]
-    attention = {ATTENTION: attending[0]} if attending else {}
+    attention = attention_of(objective, outputs)
     share = shares(objective.pooler, outputs["states"], outputs["mask"])
-    return {**attention, SHARE: share}, objective.predict(outputs)
+    return {**({} if attention is None else {ATTENTION: attention}), SHARE: share}, objective.predict(outputs)
+
+
+def attention_of(objective: Objective, outputs: Outputs) -> Float[Array, "B T"] | None:
+    """Return the attention of every token, or sentence, as in `explained`; None where the pooler does not attend."""
+    weights = weights_of(objective, outputs)
+    return weights.get("effective", weights.get(ATTENTION))
 
 
 def shares(pooler: Pooler, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T"]:
     """Return the share of every state in the pooled vector, as in `explained`; the attention must be detached."""
     stated = pooler.weights(states, mask) if hasattr(pooler, "weights") else {}
     if "contribution" in stated:
-        return stated["contribution"].reshape(*states.shape[:2], -1).mean(axis=-1)
+        return by_token(stated["contribution"])
     return _moves(pooler, states, mask)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from experiments.base.contracts import Batch, Task
 from experiments.base.errors import UsageError
 from experiments.data.text_task import TextCodec
+from experiments.layers.masked import by_token
 
 AnyArray: TypeAlias = Array | np.ndarray
 
@@ -67,8 +68,7 @@ def _guide(graph: Any, state: nnx.State, batch: Batch) -> tuple[Array, Array]:
     outputs = objective(batch)
     if "attention" not in outputs or outputs["attention"].shape[:2] != batch.mask.shape or "logits" not in outputs:
         raise UsageError("--head.base: the run has no attention of words, or predicts no classes.")
-    attention = outputs["attention"]
-    return attention.reshape(*batch.mask.shape, -1).mean(axis=-1), objective.predict(outputs)
+    return by_token(outputs["attention"]), objective.predict(outputs)
 
 
 class GuidedTask:

@@ -24,7 +24,7 @@ from experiments.base.findings import Findings
 from experiments.data.text import Example
 from experiments.data.text_task import TextCodec
 from experiments.layers.losses import total_variation
-from experiments.layers.masked import zero_padding
+from experiments.layers.masked import by_token, zero_padding
 from experiments.layers.words import Scale
 from experiments.run.trained import Trained
 
@@ -151,15 +151,24 @@ def agreement(texts: Sequence[tuple[Measured, dict[str, np.ndarray]]], with_meas
     table = [_row(name, with_measure, pairs) for name, pairs in taus.items()]
     examples = [
         {
-            "text": " ".join(text.words),
-            "target": text.example.target,
-            "prediction": text.record,
+            **told(text),
             "words": {name: values.tolist() for name, values in measures.items()},
             "tau": {name: dict(zip(("tau", "p"), taus[name][at], strict=True)) for name in names},
         }
         for at, (text, measures) in enumerate(texts)
     ]
     return Findings(table, facts([text.cosine for text, _ in texts]), examples)
+
+
+def told(text: Asked | Measured) -> dict[str, Any]:
+    """Return what the findings on every text begin with: its words, its target and the prediction."""
+    return {"text": " ".join(text.words), "target": text.example.target, "prediction": text.record}
+
+
+def largest_weights(texts: Sequence[Asked]) -> dict[str, Float[np.ndarray, " N"]]:
+    """Return the largest weight of a word in every text, by the name of the weights that a program has found."""
+    names = texts[0].found["weights"] if texts else ()
+    return {name: np.array([text.found["weights"][name].max() for text in texts]) for name in names}
 
 
 def facts(cosines: Sequence[float]) -> dict[str, Any]:
@@ -202,7 +211,7 @@ def _measure(graph: Any, state: nnx.State, batch: Batch) -> tuple[Any, dict[str,
 
 def weights_of(objective: Objective, outputs: Outputs) -> dict[str, Float[Array, "B T"]]:
     """Return what each token weighs in the pooling, by name; heads and features are averaged."""
-    return {name: x.reshape(*x.shape[:2], -1).mean(axis=-1) for name, x in objective.weights(outputs).items()}
+    return {name: by_token(x) for name, x in objective.weights(outputs).items()}
 
 
 def cosine_of_states(states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, " B"]:

@@ -189,11 +189,11 @@ def prepare(config: Config, task: Task) -> Prepared:
     """Return the objective of a run, apart, with its optimiser at step 0."""
     objective, embeddings = build.objective(config, task.codec.sizes)
     read = pretrained.read_numbers(objective, embeddings, config, task)
-    graph, parameters, frozen = nnx.split(objective, nnx.Param, ...)  # type: ignore[misc]
+    graph, parameters, statistics, frozen = nnx.split(objective, nnx.Param, nnx.BatchStat, ...)  # type: ignore[misc]
     held_out.check(task, config, parameters)
     optimiser = optimizer(config.optim, parameters, config.epochs * task.steps_per_epoch)
     average = jax.tree.map(jnp.copy, parameters) if config.optim.average else None
-    state = State(parameters, optimiser.init(parameters), average, jnp.zeros((), jnp.int32))
+    state = State(parameters, statistics, optimiser.init(parameters), average, jnp.zeros((), jnp.int32))
     sharded = config.devices.sharded
     return Prepared(
         Recipe(graph, optimiser, config.optim, sharded),
@@ -290,7 +290,7 @@ def summary(run: Run, test: dict[str, float]) -> dict[str, Any]:
         "validation": journal.best_record,
         "steps": journal.steps,
         "skipped_steps": len(journal.skipped),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(journal.best_parameters)),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(nnx.filter_state(journal.best_parameters, nnx.Param))),
         "tokens_per_second": journal.tokens / stepping,
         "step_seconds": stepping / max(journal.steps, 1),
         "input_share": seconds["input"] / stepping,

@@ -72,9 +72,9 @@ class Saver:
         step = devices.agree(self._newest() if devices.is_first() else NOTHING)
         if step == NOTHING:
             self._progress.say("there is no checkpoint: the run starts at step 0.")
-            journal.restore({}, state.parameters)
+            journal.restore({}, state.tested)
             return state
-        (state, best), facts = checkpoints.load(self._folder / str(step), (state, state.parameters))
+        (state, best), facts = checkpoints.load(self._folder / str(step), (state, state.tested))
         if lacking := {"circumstances", "journal", "seconds"} - facts.keys():
             raise DataError(f"checkpoint {step} is of another program: its facts lack {', '.join(sorted(lacking))}.")
         self._compare(facts["circumstances"])

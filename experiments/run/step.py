@@ -23,6 +23,8 @@ class State(NamedTuple):
     """All that a training step changes."""
 
     parameters: nnx.State
+    statistics: nnx.State
+    """What the objective itself changes when it is called in training (`nnx.BatchStat`); it has no gradient."""
     optimizer: optax.OptState
     average: nnx.State | None
     """Moving average of the parameters, where one is asked for."""
@@ -30,8 +32,8 @@ class State(NamedTuple):
 
     @property
     def tested(self) -> nnx.State:
-        """The parameters that are validated and tested: their average, where there is one."""
-        return self.parameters if self.average is None else self.average
+        """What is validated and tested: the parameters, or their average where there is one, and the statistics."""
+        return nnx.merge_state(self.parameters if self.average is None else self.average, self.statistics)
 
 
 class Recipe(NamedTuple):
@@ -44,9 +46,16 @@ class Recipe(NamedTuple):
     sharded: bool
     """Whether large arrays of the state are cut over the devices."""
 
-    def objective(self, parameters: nnx.State, frozen: nnx.State) -> Objective:
-        """Return the objective with the given parameters, and `frozen`, all that is no trained parameter."""
-        return nnx.merge(self.graph, *devices.constrain((parameters, frozen)))
+    def objective(self, *numbers: nnx.State, training: bool = False) -> Objective:
+        """Return the objective of given parameters, statistics and the rest of its arrays, in any number of states.
+
+        In training it changes its statistics when it is called, as flax's `Module.train` says to its layers.
+        """
+        # A copy, because only what is made within a trace can be changed in it; no array is copied.
+        objective = nnx.merge(self.graph, *devices.constrain(numbers), copy=True)
+        if training:
+            objective.train()
+        return objective
 
 
 class StepBatch(NamedTuple):
@@ -90,23 +99,24 @@ def train_step(
     Args:
         recipe: what is fixed.
         noise: random key of the run; that of the step is folded from it.
-        frozen: all of the objective that is no trained parameter.
+        frozen: all of the objective that no step changes.
         state: the state before.
         batch: the batch, and what accompanies its rows.
     """
     examples, held_out = batch.examples, batch.held_out
     key = jax.random.fold_in(noise, state.step)
 
-    def loss_of(parameters: nnx.State, weights: jax.Array) -> tuple[jax.Array, Mapping[str, Mean | Last]]:
-        objective, counted = recipe.objective(parameters, frozen), examples._replace(weights=weights)
+    def loss_of(parameters: nnx.State, weights: jax.Array) -> tuple[jax.Array, tuple[Any, nnx.State]]:
+        objective = recipe.objective(parameters, state.statistics, frozen, training=True)
+        counted = examples._replace(weights=weights)
         outputs = objective(counted, nnx.Rngs(dropout=key))
         terms = objective.terms(outputs, counted)
         logged = {**(terms if len(terms) > 1 else {}), **objective.scalars(outputs, counted)}
-        return total_loss(objective, terms), logged
+        return total_loss(objective, terms), (logged, nnx.state(objective, nnx.BatchStat))
 
     gradients_of = jax.value_and_grad(loss_of, has_aux=True)
     learned = examples.weights if held_out is None else examples.weights * (1 - held_out)
-    (loss, scalars), gradients = gradients_of(state.parameters, learned)
+    (loss, (scalars, statistics)), gradients = gradients_of(state.parameters, learned)
     if held_out is not None:  # of the second gradient only the exponents are used: the way back ends at the pooler
         _, others = gradients_of(state.parameters, examples.weights * held_out)
         gradients = with_exponents(gradients, others)
@@ -114,15 +124,15 @@ def train_step(
     updates, moments = recipe.optimizer.update(gradients, state.optimizer, state.parameters)
     parameters = optax.apply_updates(state.parameters, updates)
     moved = average(recipe.options, parameters, state.average, state.step)
-    proposed = State(parameters, moments, moved, state.step)
-    accepted = all_finite([loss, *norms, parameters])
+    proposed = State(parameters, statistics, moments, moved, state.step)
+    accepted = all_finite([loss, *norms, parameters, statistics])
     kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposed, state)
     report = StepReport(loss, scalars, norms, accepted, batch.requests.max())
     return devices.constrain(kept._replace(step=state.step + 1), recipe.sharded), devices.constrain(report)
 
 
 def evaluation_step(recipe: Recipe, frozen: nnx.State, parameters: nnx.State, batch: Batch) -> Evaluation:
-    """Return loss terms, metrics, scalars and diagnostics of a batch, without noise."""
+    """Return loss terms, metrics, scalars and diagnostics of a batch, without noise; parameters with statistics."""
 
     def loss_of(parameters: nnx.State) -> tuple[jax.Array, Any]:
         objective = recipe.objective(parameters, frozen)

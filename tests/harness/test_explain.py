@@ -3,11 +3,13 @@
 import re
 import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from experiments import explain
+from experiments.reporting import attended
 from experiments.reporting import explained as shown
 from experiments.run.explanation import Explained, explained, exponent
 from experiments.tasks import TASKS
@@ -49,6 +51,20 @@ def test_weights_of_a_learned_norm(runs):
     assert [len(one.units) for one in found] == [6, 1, 0, 2, 12]
     assert found[3].known == [False, False]
     assert all(len(weights) == len(one.units) for one in found for weights in one.weights.values())
+
+
+SENTENCES = ["--encoder", "han", "--encode.embedding", "8", "--encode.features", "8", "--data.shortest", "3"]
+
+
+@pytest.mark.parametrize("options", [[], SENTENCES])
+def test_a_figure_of_attention_has_the_same_numbers(options, runs):
+    """Where sentences are attended to, each of their words has the attention of its sentence."""
+    trained, folder = runs("attention", *options)
+    text = "the small oak. a dog of the fern"
+    (found,) = explained(trained, [text])
+    each = np.repeat(found.weights["attention"], [len(unit.split()) for unit in found.units])
+    assert len(each) == 8
+    np.testing.assert_allclose(attended.weights(SimpleNamespace(folder=folder), text), each, rtol=1e-5)
 
 
 def test_prediction_is_that_of_predict(runs):

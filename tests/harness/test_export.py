@@ -34,11 +34,12 @@ TEXTS = [
 ] * 6
 """More than a batch, of all widths, with sentences of all lengths."""
 SHORT = ["--data.max-len", "2"]
+TAGS, NUMBERS = ["--task", "toy_tags", "--objective", "multilabel"], ["--task", "toy_numbers", "--objective", "regress"]
 RUNS = {
     "classify": ["--pooler", "learned_norm"],
     "sentences": ["--encoder", "han", "--encode.embedding", "8", "--encode.features", "8", "--data.shortest", "3"],
-    "multilabel": ["--task", "toy_tags", "--objective", "multilabel", "--pooler", "attention", *SHORT],
-    "regress": ["--task", "toy_numbers", "--objective", "regress", "--pooler", "max", *SHORT],
+    "multilabel": [*TAGS, "--pooler", "attention", "--head.normalise", "spectral", *SHORT],
+    "regress": [*NUMBERS, "--pooler", "max", "--head.normalise", "weight", *SHORT],
     "language_model": ["--objective", "language_model", *SHORT],
 }
 ALONE = """
@@ -222,6 +223,7 @@ HEADER = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
         (b"\x08" + b"\0" * 7 + b"\x80\x04\x95pickle", "is not JSON"),
         (len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 7, "no place of its own"),
         (len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 9, "1 bytes that belong to no array"),
+        (b"\x07" + b"\0" * 7 + b'{"a":3}', "of array 'a' it does not tell dtype"),
         (encode({"a": np.zeros(3, np.float32)}), "has shape (3,), expected (2,)"),
         (encode({"a": np.zeros(2, np.int32)}), "has the type int32, expected float32"),
         (encode({"b": np.zeros(2, np.float32)}), "lacks parameter 'a'"),

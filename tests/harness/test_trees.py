@@ -17,8 +17,8 @@ from experiments.run.levels import levels
 from tests.harness.test_ordered import by_unit
 from tests.harness.untrained import saved, untrained
 
-WORDS = "a b c d e f".split()
-ORDERED = "--encoder onlstm --encode.chunks 4 --encode.layers 2 --encode.embedding 6".split()
+WORDS = ["a", "b", "c", "d", "e", "f"]
+ORDERED = ["--encoder", "onlstm", "--encode.chunks", "4", "--encode.layers", "2", "--encode.embedding", "6"]
 LANGUAGE = [*ORDERED, "--objective", "language_model"]
 
 
@@ -227,4 +227,4 @@ def test_explain_shows_the_tree_of_every_layer(tmp_path, capsys):
     assert "tree 1: oak" in printed
     page = tmp_path / "page.html"
     assert explain.main([str(run), text, "--html", str(page)]) == 0
-    assert f"<h3>Tree 1</h3>\n<p class=\"words\">{tree}</p>" in page.read_text()
+    assert f'<h3>Tree 1</h3>\n<p class="words">{tree}</p>' in page.read_text()

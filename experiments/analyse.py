@@ -95,17 +95,20 @@ def main(arguments: list[str] | None = None) -> int:
         trained = load_run(options.run)
         if trained.codec.fields is not None and not getattr(ANALYSES[options.analysis], "reads_ratings", False):
             raise UsageError(f"the analysis needs a task whose examples are texts, which {trained.config.task} is not.")
-        chosen = examples(trained.config, options.split, options.texts, options.archives)
-        bar = tqdm(chosen, unit="text", file=sys.stderr, disable=not sys.stderr.isatty())
+        reads = getattr(ANALYSES[options.analysis], "reads_examples", True)
+        chosen = examples(trained.config, options.split, options.texts, options.archives) if reads else []
+        bar = tqdm(chosen, unit="text", file=sys.stderr, disable=not (reads and sys.stderr.isatty()))
         findings = ANALYSES[options.analysis](options.ask)(trained, bar)
-        path = (options.out or options.run / run_folder.ANALYSES) / f"{options.analysis}-{options.split}.json"
+        name = f"{options.analysis}-{options.split}" if reads else options.analysis
+        path = (options.out or options.run / run_folder.ANALYSES) / f"{name}.json"
         found = {name: value for name, value in findings._asdict().items() if name != "figure"}
         run_folder.write_whole(path, run_folder.as_json({"options": to_dict(options), **found}))
         if findings.figure is not None:
             save(findings.figure, path.with_suffix(".png"))
         print(markdown(findings.table))
         facts = ", ".join(f"{name} {in_print(value)}" for name, value in findings.summary.items())
-        print(f"{options.analysis} of {len(chosen)} texts of the {options.split} split: {facts}; {path}")
+        asked = f" of {len(chosen)} texts of the {options.split} split" if reads else ""
+        print(f"{options.analysis}{asked}: {facts}; {path}")
 
     return command("analyse", body, arguments)
 

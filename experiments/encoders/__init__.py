@@ -6,6 +6,7 @@ from experiments.encoders.convolution import CNN, TextCNN
 from experiments.encoders.dgcnn import DGCNN
 from experiments.encoders.han import HAN
 from experiments.encoders.minilm import MiniLM
+from experiments.encoders.ordered import OrderedNeurons
 from experiments.encoders.recurrent import GRU, LSTM, BiGRU, BiLSTM
 from experiments.encoders.transformer import Transformer
 from experiments.poolers import POOLERS
@@ -21,6 +22,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "lstm": LSTM,
     "minilm": MiniLM,
     "mlp": MLP,
+    "onlstm": OrderedNeurons,
     "textcnn": TextCNN,
     "transformer": Transformer,
 }

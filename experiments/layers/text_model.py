@@ -64,6 +64,11 @@ class TextModel(Model):
             return self.pooler.weights(outputs["states"], outputs["mask"], outputs.get(SCORES))
         return super().weights(outputs)
 
+    def levels(self, batch: Batch) -> Float[Array, "L B T"]:
+        """Return the levels of the words in every layer; the encoder must have `levels`, as that of `onlstm`."""
+        encoder: Any = self.encoder
+        return encoder.levels(batch.tokens, batch.mask)
+
     def __call__(self, batch: Batch, rngs: nnx.Rngs | None = None) -> Outputs:
         """Return the outputs of a batch: what is read of it and what is answered."""
         return self.answer(self.read(batch, rngs), rngs)

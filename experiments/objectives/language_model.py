@@ -57,8 +57,8 @@ class LanguageModel(Model):
         self.encoder = parts.encoder(rngs=rngs)
         if not self.encoder.causal:
             raise UsageError(
-                "a language model needs an encoder whose states have seen no later words: choose bag, gru or lstm, "
-                "or transformer with --encode.causal."
+                "a language model needs an encoder whose states have seen no later words: choose bag, gru, lstm "
+                "or onlstm, or transformer with --encode.causal."
             )
         self.compute = parts.compute
         self.rate = options.dropout
@@ -70,6 +70,15 @@ class LanguageModel(Model):
         states, mask = in_dtype(self.encoder, self.compute)(before, batch.mask, rngs)
         losses = self._losses(dropout(states.astype(jnp.float32), self.rate, rngs), batch.tokens)
         return {"states": states, "mask": mask, "losses": jnp.where(mask, losses, 0)}
+
+    def levels(self, batch: Batch) -> Float[Array, "L B T"]:
+        """Return the levels of the words in every layer, each as it is read, after the word of the beginning.
+
+        The encoder must have `levels`, as that of `onlstm`.
+        """
+        tokens = jnp.pad(batch.tokens, ((0, 0), (1, 0)))
+        encoder: Any = self.encoder
+        return encoder.levels(tokens, jnp.pad(batch.mask, ((0, 0), (1, 0)), constant_values=True))[..., 1:]
 
     def _losses(self, states: Float[Array, "B T D"], tokens: Int[Array, "B T"]) -> Float[Array, "B T"]:
         """Return the cross entropy of every word, one place at a time: all logits at once would be [B T words]."""

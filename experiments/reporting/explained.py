@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.base.errors import in_short, printable
+from experiments.data.trees import brackets
 from experiments.run.explanation import ATTENTION, SHARE, Explained
 from experiments.run.trained import Trained
 
@@ -44,10 +45,10 @@ def columns(found: Explained) -> str:
     shown = [_marked(found, at) for at in range(len(found.units))]
     width = max(map(len, shown), default=0)
     if shown:
-        lines.append(" " * width + "".join(f"  {_NAMES[name]:>11}" for name in found.weights))
+        lines.append(" " * width + "".join(f"  {_NAMES.get(name, name):>11}" for name in found.weights))
     for at, unit in enumerate(shown):
         lines.append(f"{unit:<{width}}" + "".join(f"  {weights[at]:>11.4f}" for weights in found.weights.values()))
-    return "\n".join([*lines, *_remarks(found)]) + "\n"
+    return "\n".join([*lines, *_trees(found), *_remarks(found)]) + "\n"
 
 
 def coloured(found: Explained, width: int) -> str:
@@ -58,8 +59,8 @@ def coloured(found: Explained, width: int) -> str:
             break
         top = max(float(weights.max()), 1e-9)
         painted = [(_marked(found, at), float(weight) / top) for at, weight in enumerate(weights)]
-        lines += [f"{_NAMES[name]}  {_legend(top)}", *_wrapped(painted, width)]
-    return "\n".join([*lines, *_remarks(found)]) + "\n"
+        lines += [f"{_NAMES.get(name, name)}  {_legend(top)}", *_wrapped(painted, width)]
+    return "\n".join([*lines, *_trees(found), *_remarks(found)]) + "\n"
 
 
 def _legend(top: float) -> str:
@@ -86,6 +87,12 @@ def _wrapped(painted: Sequence[tuple[str, float]], width: int) -> Iterator[str]:
 def _marked(found: Explained, at: int) -> str:
     """Return a unit as one printable line, marked where the vocabulary has it not."""
     return printable(found.units[at]) + ("" if found.known[at] else UNKNOWN_MARK)
+
+
+def _trees(found: Explained) -> list[str]:
+    """Return the tree of every layer, in one line."""
+    shown = [_marked(found, at) for at in range(len(found.units))]
+    return [f"tree {layer}: {brackets(shown, spans)}" for layer, spans in found.trees.items() if shown]
 
 
 def _remarks(found: Explained) -> list[str]:
@@ -148,9 +155,12 @@ def page_section(number: int, found: Explained) -> str:
             for unit, weight in zip(units, weights.tolist(), strict=True)
         )
         steps = "".join(f'<span class="w" style="--w:{step / 4}"></span>' for step in range(5))
-        parts.append(f'<h3>{_SECTIONS[name]} <span class="scale">0&ensp;{steps}&ensp;{top:.4f}</span></h3>\n')
+        section = _SECTIONS.get(name, name.capitalize())
+        parts.append(f'<h3>{section} <span class="scale">0&ensp;{steps}&ensp;{top:.4f}</span></h3>\n')
         parts.append(f'<p class="words">{words}</p>\n')
-    header = "".join(f"<th>{html.escape(_NAMES[name])}</th>" for name in found.weights)
+    for layer, spans in found.trees.items():
+        parts.append(f'<h3>Tree {layer}</h3>\n<p class="words">{brackets(units, spans)}</p>\n')
+    header = "".join(f"<th>{html.escape(_NAMES.get(name, name))}</th>" for name in found.weights)
     rows = "".join(
         f"<tr><td>{unit}</td>{''.join(f'<td>{weights[at]:.4f}</td>' for weights in found.weights.values())}</tr>\n"
         for at, unit in enumerate(units)

@@ -1,4 +1,4 @@
-"""What a trained model weighs in a text: the attention of each word, and its share in the pooled vector."""
+"""What a trained model weighs in a text: the attention of each word, its share in the pooled vector, and its level."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -16,11 +16,13 @@ from experiments.base.contracts import Batch, Objective, Outputs, Pooler
 from experiments.base.errors import UsageError
 from experiments.data.text import UNKNOWN
 from experiments.data.text_task import TextCodec
+from experiments.data.trees import Span, tree_of
 from experiments.layers.masked import by_token
 from experiments.run.importance import weights_of
+from experiments.run.levels import has_levels, levels
 from experiments.run.trained import Trained
 
-ATTENTION, SHARE = "attention", "share"
+ATTENTION, SHARE, LEVEL = "attention", "share", "level"
 MOST_SCORES = 5
 
 
@@ -32,11 +34,14 @@ class Explained(NamedTuple):
     known: list[bool]
     """Whether the vocabulary has the word, or some word of the sentence."""
     weights: dict[str, Float[np.ndarray, " T"]]
-    """`attention`, where the pooler attends, and `share`: a number a unit, whose sum is 1."""
+    """A number a unit: `attention`, where the pooler attends, and `share`, where there is one pooler, each with the sum
+    1; `level N` of every layer N, where the encoder has levels."""
     record: dict[str, Any]
     """The prediction, readable."""
     scores: list[tuple[str, float]]
     """The classes or tags of the largest probabilities, the largest first; empty where a number is predicted."""
+    trees: dict[int, list[Span]]
+    """The constituents that the levels of a layer cut, as in the paper (`experiments.data.trees.tree_of`)."""
 
 
 def explained(trained: Trained, texts: Iterable[str]) -> Iterator[Explained]:
@@ -53,12 +58,15 @@ def explained(trained: Trained, texts: Iterable[str]) -> Iterator[Explained]:
     while some := list(islice(rest, codec.options.batch_size)):
         (batch,) = codec.encode(some)
         weights, predictions = jax.device_get(_weigh(graph, state, batch))
+        by_layer = levels(trained.objective, batch) if has_levels(trained.objective) else ()
+        weights |= {f"{LEVEL} {layer}": found for layer, found in enumerate(by_layer, start=1)}
         predictions = jax.tree.map(lambda x: x[: len(some)], predictions)
         records = trained.objective.records(predictions, trained.codec)
         for row, text in enumerate(some):
             units, known = _units(codec, text, batch.mask[row])
-            found = {name: x[row, : len(units)] for name, x in weights.items()}
-            yield Explained(units, known, found, records[row], _scores(codec, predictions, row))
+            numbers = {name: x[row, : len(units)] for name, x in weights.items()}
+            trees = {layer: tree_of(found[row, : len(units)], "paper") for layer, found in enumerate(by_layer, start=1)}
+            yield Explained(units, known, numbers, records[row], _scores(codec, predictions, row), trees)
 
 
 def exponent(trained: Trained) -> Float[np.ndarray, " P"] | None:
@@ -69,10 +77,12 @@ def exponent(trained: Trained) -> Float[np.ndarray, " P"] | None:
 
 @partial(jax.jit, static_argnums=0)
 def _weigh(graph: Any, state: nnx.State, batch: Batch) -> tuple[dict[str, Array], Any]:
-    """Return the weights of the units of a batch and the predictions."""
+    """Return the weights of the units of a batch, none where there is not one pooler, and the predictions."""
     objective = nnx.merge(graph, state)
     objective.set_attributes(detached=True, raise_if_not_found=False)
     outputs = objective(batch)
+    if not hasattr(objective, "pooler"):
+        return {}, objective.predict(outputs)
     attention = attention_of(objective, outputs)
     share = shares(objective.pooler, outputs["states"], outputs["mask"])
     return {**({} if attention is None else {ATTENTION: attention}), SHARE: share}, objective.predict(outputs)
@@ -125,6 +135,7 @@ def _codec(trained: Trained) -> TextCodec:
     """Return what turns texts into batches, or raise UsageError where there are no words to explain."""
     if not isinstance(trained.codec, TextCodec):
         raise UsageError(f"the task {trained.config.task} has no texts to explain.")
-    if not trained.objective.pools or not hasattr(trained.objective, "pooler"):
+    pooled = trained.objective.pools and hasattr(trained.objective, "pooler")
+    if not pooled and not has_levels(trained.objective):
         raise UsageError(f"the objective {trained.config.objective} has not one pooling, whose weights could be shown.")
     return trained.codec

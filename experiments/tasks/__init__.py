@@ -3,7 +3,7 @@
 from experiments.base.contracts import Task
 from experiments.tasks.captions import Flickr8k
 from experiments.tasks.file import File
-from experiments.tasks.imdb import Imdb, Imdb8, ImdbScore
+from experiments.tasks.imdb import Imdb, Imdb8, ImdbScore, ImdbSentences
 from experiments.tasks.intents import Clinc150
 from experiments.tasks.needles import Needles
 from experiments.tasks.newsgroups import Newsgroups
@@ -29,6 +29,7 @@ TASKS: dict[str, type[Task]] = {
     "imdb": Imdb,
     "imdb8": Imdb8,
     "imdb_score": ImdbScore,
+    "imdb_sentences": ImdbSentences,
     "newsgroups20": Newsgroups,
     "reuters": Reuters,
     "clinc150": Clinc150,

@@ -1,16 +1,18 @@
 """The Large Movie Review Dataset (Maas et al. 2011): 50,000 reviews, scores 1-4 and 7-10, test films of their own."""
 
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from experiments.base.errors import DataError
+from experiments.base.options import Interval
 from experiments.data.archives import members
 from experiments.data.fetch import Archive, locate
 from experiments.data.targets import Numbers
-from experiments.data.text import Example, held_out
-from experiments.data.text_task import LongOptions, TextTask
+from experiments.data.text import SENTENCE_END, WORD, Example, held_out
+from experiments.data.text_task import LongOptions, SourceOptions, TextTask
 
 ARCHIVE = Archive(
     "aclImdb_v1.tar.gz",
@@ -19,6 +21,7 @@ ARCHIVE = Archive(
 )
 _REVIEW = re.compile(r"(train|test)/(neg|pos)/(\d{1,9})_(\d{1,2})\.txt$")
 _FILMS = re.compile(r"train/urls_(neg|pos)\.txt$")
+_CONTRACTION = re.compile(r"(?<=\w)(?=(?:n't|'(?:s|m|d|re|ve|ll))\b)", re.IGNORECASE)
 
 
 def read(path: Path, *, scores: bool) -> Iterator[Example]:
@@ -75,3 +78,32 @@ class ImdbScore(Imdb8):
     def examples(cls, options: LongOptions) -> Iterable[Example]:
         """Return the reviews with a number each."""
         return (example._replace(target=float(example.target)) for example in super().examples(options))
+
+
+@dataclasses.dataclass(frozen=True)
+class ReviewSentenceOptions(SourceOptions):
+    """Sentences of reviews, to learn a language from."""
+
+    every: Annotated[int, Interval("[1, 1000]")] = 1
+    """One of so many reviews is read, in every split."""
+
+
+class ImdbSentences(TextTask):
+    """The sentences of the reviews, each with the class of its review.
+
+    Contractions are two words, as in the Penn Treebank: "it's" is "it 's", "can't" is "ca n't". So the words are those
+    of the trees that a language model is compared with.
+    """
+
+    Options: ClassVar[type] = ReviewSentenceOptions
+    objective: ClassVar[str] = "language_model"
+
+    @classmethod
+    def examples(cls, options: ReviewSentenceOptions) -> Iterator[Example]:
+        """Yield the sentences that have words."""
+        reviews = read(locate(ARCHIVE, options.archives, options.cache), scores=False)
+        for number, review in enumerate(reviews):
+            if number % options.every == 0:
+                for sentence in SENTENCE_END.split(review.text):
+                    if WORD.search(sentence):
+                        yield review._replace(text=_CONTRACTION.sub(" ", sentence.strip()))

@@ -1,17 +1,16 @@
 """The sentence sets of Kim (2014), *Convolutional Neural Networks for Sentence Classification*, from one archive."""
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from experiments.base import files
 from experiments.base.errors import DataError
 from experiments.base.options import REPEAT, Interval
-from experiments.data.archives import lacks, member, members
+from experiments.data import trees
+from experiments.data.archives import lacks, members
 from experiments.data.fetch import Archive, locate
 from experiments.data.text import Example, held_out, tenth
 from experiments.data.text_task import SentenceOptions, TextTask
@@ -23,8 +22,6 @@ ARCHIVE = Archive(
 
 # The sentences of two of the sets are the roots of trees with a grade at every phrase.
 TREEBANK = ("sst1", "sst2")
-TREES = Archive("trainDevTestTrees_PTB.zip", "https://nlp.stanford.edu/sentiment/trainDevTestTrees_PTB.zip")
-_TREE = re.compile(r"\(([0-4])(?= )|(\))|([^\s()]+)|(\()")
 
 # One file a class, no official split.
 BY_CLASS = {
@@ -65,34 +62,17 @@ def read(path: Path, name: str, fold: int = 0, *, grouped: bool = True) -> Itera
 
 def phrases(path: Path, name: str) -> Iterator[Example]:
     """Yield the sentences of "sst1" or "sst2" and, to train on, every other phrase of the training sentences once."""
-    for split, file in {"train": "train.txt", "validation": "dev.txt", "test": "test.txt"}.items():
-        content = files.text(member(path, f"trees/{file}"), f"{path.name}, {file}")
-        trees = [_subtrees(line, f"{path.name}, {file}, line {n}") for n, line in enumerate(content.splitlines(), 1)]
-        nodes = {node: None for tree in trees for node in tree} if split == "train" else [tree[-1] for tree in trees]
+    for split in trees.FILES:
+        found = [_phrases(tree) for tree in trees.read(path, split)]
+        nodes = {node: None for tree in found for node in tree} if split == "train" else [tree[-1] for tree in found]
         for text, grade in nodes:
             if name == "sst1" or grade != 2:
                 yield Example(text, str(grade if name == "sst1" else int(grade > 2)), split)
 
 
-def _subtrees(line: str, where: str) -> list[tuple[str, int]]:
-    """Return text and grade of every node of a tree "(3 (2 a) (3 b))", the root last."""
-    words: list[str] = []
-    opened: list[tuple[int, int]] = []
-    found: list[tuple[str, int]] = []
-    for grade, closed, word, stray in _TREE.findall(line):
-        if stray or not (opened or (grade and not found)):
-            break
-        if grade:
-            opened.append((len(words), int(grade)))
-        elif closed:
-            start, value = opened.pop()
-            found.append((" ".join(words[start:]), value))
-        else:
-            words.append({"-LRB-": "(", "-RRB-": ")"}.get(word, word))
-    else:
-        if found and not opened:
-            return found
-    raise DataError(f"{where}: found {line!r}, expected one tree with grades of 0 to 4, such as (3 (2 a) (3 b)).")
+def _phrases(tree: trees.Tree) -> list[tuple[str, int]]:
+    """Return text and grade of every node of a tree, the root last."""
+    return [(" ".join(tree.words[node.start : node.end]), node.grade) for node in tree.nodes]
 
 
 def _lines(path: Path, names: set[str]) -> dict[str, list[str]]:
@@ -138,7 +118,7 @@ class _Sentences(TextTask):
     def examples(cls, options: SentenceOptions) -> Iterable[Example]:
         """Return the sentences of the set."""
         if isinstance(options, TreeOptions) and options.phrases:
-            return phrases(locate(TREES, options.archives, options.cache), cls.name)
+            return phrases(locate(trees.ARCHIVE, options.archives, options.cache), cls.name)
         path = locate(ARCHIVE, options.archives, options.cache)
         folds = options if isinstance(options, FoldOptions) else FoldOptions()
         return read(path, cls.name, folds.fold, grouped=folds.grouped)

@@ -142,6 +142,7 @@ HOSTILE = Explained(
     {"attention": np.array([0.5, 0.3, 0.2], np.float32), "share": np.array([0.0, 0.0, 0.0], np.float32)},
     {"label": "x"},
     [("\x1b]0;title\x07<b>", 0.9)],
+    {1: [(0, 3), (1, 3)]},
 )
 
 

@@ -16,10 +16,10 @@ from collections import Counter
 import pytest
 
 from experiments.base.errors import DataError, NetworkError, UsageError
-from experiments.data import transfer
+from experiments.data import transfer, trees
 from experiments.data.archives import member, members
 from experiments.data.fetch import Archive, locate
-from experiments.data.text import Example
+from experiments.data.text import Example, split_words
 from experiments.data.text_files import read
 from experiments.data.text_task import TextOptions, TextTask
 from experiments.run.config import parse_args
@@ -165,7 +165,7 @@ def test_sentences(tmp_path):
 
 def test_phrases_of_trees(tmp_path):
     train = "(3 (2 Not) (4 (1 (2 a) (0 bore)) (2 -LRB-)))\n(2 (2 a) (3 star))\n"
-    with zipfile.ZipFile(tmp_path / sentences.TREES.name, "w") as archive:
+    with zipfile.ZipFile(tmp_path / trees.ARCHIVE.name, "w") as archive:
         for name, lines in {
             "train": train,
             "dev": "(2 (1 x) (2 y))\n(4 (2 x) (3 y))\n" * 2,
@@ -192,6 +192,22 @@ def test_phrases_of_trees(tmp_path):
         text: str(int(text in positive)) for text in positive | {"bore", "a bore"}
     }
     assert rows[-1] == Example("x", "0", "test")
+
+
+def test_sentences_of_reviews_have_the_words_of_a_treebank(tmp_path):
+    urls = {f"aclImdb/train/urls_{side}.txt": b"film\n" * 3 for side in ("neg", "pos")}
+    text = b"It's a film I can't like. '90s rock 'n' roll... they'll say SHE'S<br /><br />(no sense)! -- ?"
+    reviews = {f"aclImdb/test/pos/{n}_9.txt": text for n in range(3)}
+    tar(tmp_path / imdb.ARCHIVE.name, urls | reviews)
+    rows = examples_of("imdb_sentences", tmp_path, "--data.every", "2")
+    assert [split_words(row.text) for row in rows[:4]] == [
+        ["it", "s", "a", "film", "i", "ca", "n't", "like"],
+        ["90s", "rock", "n", "roll"],
+        ["they", "ll", "say", "she", "s", "no", "sense"],
+        ["it", "s", "a", "film", "i", "ca", "n't", "like"],
+    ]
+    assert len(rows) == 6, "the first and the third review"
+    assert {(row.target, row.split) for row in rows} == {("pos", "test")}
 
 
 def test_documents(tmp_path):

@@ -28,7 +28,7 @@ MASK = np.arange(5) < LENGTHS[:, None]
 TOKENS = np.where(MASK, np.random.default_rng(0).integers(2, VOCABULARY, MASK.shape), 0)
 STATES = np.random.default_rng(2).normal(size=(4, 5, 8)).astype(np.float32)
 SIZES = {"embedding": 8, "features": 8, "hidden": 8, "dropout": 0.3}
-OF_ENCODERS = {"heads": 2, "layers": 2, "frozen": False}
+OF_ENCODERS = {"heads": 2, "layers": 2, "chunks": 4, "frozen": False}
 
 
 LARGE = ("adversary", "guided", "mutual_information", "rating", "triples")

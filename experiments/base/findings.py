@@ -19,7 +19,11 @@ class Findings(NamedTuple):
 
 @runtime_checkable
 class Analysis(Protocol):
-    """A question to a trained model, which it answers without training it."""
+    """A question to a trained model, which it answers without training it.
+
+    One that brings its own texts has the class variable `reads_examples = False`, and is given no examples; one whose
+    examples are ratings has `reads_ratings = True`.
+    """
 
     Options: ClassVar[type]
 

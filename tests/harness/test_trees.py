@@ -1,5 +1,6 @@
 """Trees of hand-made levels, ties included; F1 counted by hand; what the analysis and `explain` say of a tiny model."""
 
+import functools
 import json
 import re
 import zipfile
@@ -20,6 +21,12 @@ from tests.harness.untrained import saved, untrained
 WORDS = ["a", "b", "c", "d", "e", "f"]
 ORDERED = ["--encoder", "onlstm", "--encode.chunks", "4", "--encode.layers", "2", "--encode.embedding", "6"]
 LANGUAGE = [*ORDERED, "--objective", "language_model"]
+
+
+@functools.cache
+def model(*options: str):
+    """An untrained model, which no test changes."""
+    return untrained(*options)
 
 
 def nested(words, distances, cut):
@@ -121,7 +128,7 @@ def by_hand(trained, words: list[str], layer: int = 0) -> np.ndarray:
 
 
 def test_a_leaf_has_the_level_of_its_first_word_and_no_sentence_is_cut(archive):
-    trained = untrained(*LANGUAGE)
+    trained = model(*LANGUAGE)
     sentences = asked._sentences(archive, "test")
     found = asked.distances_of(trained, sentences)
     assert [one.shape for one in found] == [(2, 5), (2, 5), (2, LONG + 1)]
@@ -131,7 +138,7 @@ def test_a_leaf_has_the_level_of_its_first_word_and_no_sentence_is_cut(archive):
 
 
 def test_a_classifier_has_levels_too():
-    trained = untrained(*ORDERED, "--pooler", "mean")
+    trained = model(*ORDERED, "--pooler", "mean")
     (batch,) = trained.codec.encode(["the small oak"])
     table = np.float64(trained.objective.encoder.words.table.embedding[...])
     vectors = table[trained.codec.vocabulary.encode(["the", "small", "oak"])]
@@ -156,7 +163,7 @@ def spans_of(line: str) -> set[tuple[int, int]]:
 
 
 def test_the_analysis_tells_the_chosen_layer_once(archive, tmp_path, capsys):
-    run = saved(untrained(*LANGUAGE), tmp_path / "run")
+    run = saved(model(*LANGUAGE), tmp_path / "run")
     assert analyse.main([str(run), "--analysis", "trees", "--ask.trees", str(archive)]) == 0
     assert "| balanced |" in capsys.readouterr().out
     found = json.loads((run / "analyses" / "trees.json").read_text())
@@ -183,7 +190,7 @@ def test_levels_that_are_the_tree_find_it(archive, monkeypatch):
 
     monkeypatch.setattr(asked, "distances_of", planted)
     options = asked.TreeOptions(trees=archive, cut="even")
-    row = asked.Trees(options)(untrained(*LANGUAGE)).table[-1]
+    row = asked.Trees(options)(model(*LANGUAGE)).table[-1]
     assert row == {"tree": "this run", "layer": 2, "dev F1": 1.0, "test F1": 1.0}
 
 
@@ -198,7 +205,7 @@ def test_levels_that_are_the_tree_find_it(archive, monkeypatch):
     ],
 )
 def test_bad_input_is_one_line(options, content, code, message, tmp_path, one_line):
-    run = saved(untrained(*options), tmp_path / "run")
+    run = saved(model(*options), tmp_path / "run")
     path = tmp_path / "trees.zip"
     if content is not None:
         with zipfile.ZipFile(path, "w") as file:
@@ -214,7 +221,7 @@ def test_a_cut_archive_is_refused(archive):
 
 
 def test_explain_shows_the_tree_of_every_layer(tmp_path, capsys):
-    trained = untrained(*LANGUAGE)
+    trained = model(*LANGUAGE)
     run = saved(trained, tmp_path / "run")
     text = "the small oak of <b> dogs"
     assert explain.main([str(run), text, "", "oak"]) == 0

@@ -9,6 +9,7 @@ from experiments.analyses.permutation import Permutation
 from experiments.analyses.probe import Probe
 from experiments.analyses.similarity import Similarity
 from experiments.analyses.tiers import Tiers
+from experiments.analyses.titles import TitleSamples
 from experiments.base.findings import Analysis
 
 ANALYSES: dict[str, type[Analysis]] = {
@@ -21,4 +22,5 @@ ANALYSES: dict[str, type[Analysis]] = {
     "permutation": Permutation,
     "similarity": Similarity,
     "tiers": Tiers,
+    "titles": TitleSamples,
 }

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.analyses import ANALYSES
 from experiments.base.errors import DataError, UsageError
 from experiments.data import rouge
 from experiments.data.corpus import TextBatch
@@ -141,33 +142,39 @@ def batch(tokens=TOKENS, mask=MASK, targets=TARGETS) -> TextBatch:
     return jax.tree.map(jnp.asarray, TextBatch(tokens, mask, targets, np.ones(len(tokens), np.float32)))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("prior", ["added", "none"])
 def test_word_by_word_is_all_at_once(prior):
     """log p of a title by steps with a carried state, two sequences a text, against the losses of training."""
     objective = model(prior)
-    outputs = objective(batch())
-    memory = objective.memory(outputs)
-    width = 2
-    carried, last = objective.decoder.start(len(TOKENS), width), jnp.zeros((len(TOKENS), width), jnp.int32)
     others = np.random.default_rng(0).integers(2, VOCABULARY, TARGETS.shape)
     given = jnp.stack([jnp.asarray(TARGETS), jnp.asarray(others)], axis=1)
-    for at in range(TARGETS.shape[1]):
-        carried, queries = objective.decoder.recur(carried, objective.words(last), memory)
-        logits = objective.logits(objective.decoder.read(queries, memory), outputs["present"])
-        losses = -jnp.take_along_axis(jax.nn.log_softmax(logits[:, 0]), jnp.asarray(TARGETS[:, at : at + 1]), axis=-1)
-        counted = np.asarray(outputs["counted"][:, at])
-        np.testing.assert_allclose(losses[counted, 0], outputs["losses"][counted, at], rtol=1e-4, atol=1e-5)
-        last = given[:, :, at]
-    assert np.asarray(outputs["counted"]).sum(axis=1).tolist() == [3, 5, 1, 4], "the words and the end"
+
+    @jax.jit
+    def computed(batch):
+        outputs = objective(batch)
+        memory, present = objective.memory(outputs), outputs["present"]
+        carried, last, losses = objective.decoder.start(len(TOKENS), 2), jnp.zeros_like(given[:, :, 0]), []
+        for at in range(TARGETS.shape[1]):
+            carried, queries = objective.decoder.recur(carried, objective.words(last), memory)
+            log_p = jax.nn.log_softmax(objective.logits(objective.decoder.read(queries, memory), present))
+            losses.append(-jnp.take_along_axis(log_p[:, 0], batch.targets[:, at : at + 1], axis=-1)[:, 0])
+            last = given[:, :, at]
+        return outputs["losses"], outputs["counted"], jnp.stack(losses, axis=1)
+
+    losses, counted, stepped = map(np.asarray, computed(batch()))
+    np.testing.assert_allclose(stepped[counted], losses[counted], rtol=1e-4, atol=1e-5)
+    assert counted.sum(axis=1).tolist() == [3, 5, 1, 4], "the words and the end"
 
 
 def test_the_search_is_that_of_the_losses():
     """The log p of a title that the search has found is that of the title as a target."""
     objective = model()
-    found = objective.search(objective(batch()), 3, 0.0)
+    computed = jax.jit(lambda batch: objective(batch))
+    found = jax.jit(lambda batch: objective.search(objective(batch), 3, 0.0))(batch())
     for place in range(3):
         targets = np.pad(np.asarray(found.words[:, place]), ((0, 0), (0, 1)))
-        outputs = objective(batch(targets=targets))
+        outputs = computed(batch(targets=targets))
         ended = (targets[:, :4] == 0).any(axis=1)
         losses = np.asarray(outputs["losses"]).copy()
         losses[~ended, 4] = 0  # what has the greatest length needs no end
@@ -206,7 +213,10 @@ def test_the_added_prior_is_the_identity_at_the_start_and_the_halved_one_is_not(
         ]
         for prior in ("none", "added", "halved")
     }
-    losses = {prior: np.asarray(objective(batch())["losses"]) for prior, objective in made.items()}
+    losses = {
+        prior: np.asarray(jax.jit(lambda batch, objective=objective: objective(batch)["losses"])(batch()))
+        for prior, objective in made.items()
+    }
     np.testing.assert_array_equal(losses["added"], losses["none"])
     assert (losses["halved"] != losses["none"]).any()
 
@@ -330,7 +340,7 @@ BAD = {
     "a missing title": (lzma.compress(as_lines([*ROWS, {"source": "a", "text": "c"}])), "row 81: the title is missing"),
     "a list": (lzma.compress(as_lines([*ROWS, {**ROWS[0], "text": ["a"]}])), "row 81: column 'text' holds a JSON list"),
     "half of a character": (lzma.compress(as_lines([{**ROWS[0], "title": "\ud800"}])), "half of a character"),
-    "no UTF-8": (lzma.compress(as_lines(ROWS) + b"\n\xff"), "line 81: .*UTF-8"),
+    "no UTF-8": (lzma.compress(as_lines(ROWS) + b"\n\xff"), "line 81, byte 0: .*UTF-8"),
     "no JSON": (lzma.compress(as_lines(ROWS) + b'\n{"source": '), "row 81: expected one JSON object a line"),
     "nothing": (lzma.compress(b""), "the train split has no examples"),
     "no words": (lzma.compress(as_lines([{**row, "title": "--"} for row in ROWS])), "no title of the train split has"),
@@ -359,3 +369,29 @@ def test_predictions_are_words(tmp_path):
     words = np.array([[codec.vocabulary.encode(["small"])[0], codec.vocabulary.encode(["thing"])[0], 0]])
     (record,) = trained.readable({"predictions": {"title": words, "log_p": np.array([-1.5])}}, iter(["A text"]))
     assert record == {"title": "small thing", "log_p": -1.5}
+
+
+def test_samples_are_printed_and_scored(tmp_path):
+    """The greedy titles are those of the metrics; ROUGE of the summary is the mean of the examples'."""
+    (tmp_path / "a.jsonl").write_bytes(as_lines(ROWS))
+    task = file_task(tmp_path / "a.jsonl")
+    config = parse_args(["--task", "title_file", "--encoder", "bag", "--pooler", "mean", "--encode.features", "8"])
+    objective = build.objective(config, task.codec.sizes)[0]
+    examples = [example for example in task.examples(parse_args(
+        ["--task", "title_file", "--path", str(tmp_path / "a.jsonl")]).data) if example.split == "test"]  # fmt: skip
+    analysis = ANALYSES["titles"](ANALYSES["titles"].Options(samples=3, width=2))
+    found = analysis(Trained(config, objective, task.codec), examples)
+    assert [list(row) for row in found.table] == [["text", "title", "greedy", "beam of 2"]] * 3
+    assert len(found.examples) == len(examples)
+
+    @jax.jit
+    def part(batch):
+        return objective.metrics(objective(batch), batch)
+
+    scores = sum((part(batch) for batch in task.batches("test")), TitleScores(())).compute()
+    for name in rouge.NAMES:
+        assert found.summary[f"{name} greedy"] == pytest.approx(scores[name])
+        mean = np.mean([one["rouge"]["beam of 2"][name] for one in found.examples])
+        assert found.summary[f"{name} beam of 2"] == pytest.approx(mean)
+    with pytest.raises(UsageError, match="the objective classify writes no titles"):
+        analysis(Trained(parse_args([]), nnx.Linear(1, 1, rngs=nnx.Rngs(0)), task.codec), examples)

@@ -16,7 +16,7 @@ from experiments.data import rouge
 from experiments.data.text import Example, split_words
 from experiments.run.trained import Trained
 
-SHOWN = "greedy"
+GREEDY = "greedy"
 _BEGINNING = 12  # words of a text that are printed
 
 
@@ -46,19 +46,16 @@ class TitleSamples:
             raise UsageError(f"the objective {trained.config.objective} writes no titles.")
         rouge.check_installed()
         kept = list(examples)
-        beams = {SHOWN: (1, 0.0), f"beam of {self.options.width}": (self.options.width, self.options.length_power)}
+        beams = {GREEDY: (1, 0.0), f"beam of {self.options.width}": (self.options.width, self.options.length_power)}
         written = {name: titles(trained, kept, *beam) for name, beam in beams.items()}
-        found, scores = [], {name: [] for name in beams}  # type: dict[str, list[dict[str, float]]]
+        found = []
         for at, example in enumerate(kept):
-            right = split_words(example.target)
-            of_text = {name: rouge.each(right, written[name][at].split()) for name in beams}
-            found.append({"text": example.text, "title": example.target, "rouge": of_text}
-                         | {name: written[name][at] for name in beams})  # fmt: skip
-            for name in beams:
-                scores[name].append(of_text[name])
+            texts = {name: written[name][at] for name in beams}
+            scores = {name: rouge.each(split_words(example.target), text.split()) for name, text in texts.items()}
+            found.append({"text": example.text, "title": example.target, **texts, "rouge": scores})
         count = min(self.options.samples, len(found))
         samples = [found[at * len(found) // count] for at in range(count)]
-        return Findings([_row(sample, beams) for sample in samples], _summary(scores), found)
+        return Findings([_row(sample, beams) for sample in samples], _summary(found), found)
 
 
 def _row(sample: dict[str, Any], beams: Iterable[str]) -> dict[str, Any]:
@@ -69,13 +66,12 @@ def _row(sample: dict[str, Any], beams: Iterable[str]) -> dict[str, Any]:
     return {name: cell.replace("|", "/") for name, cell in shown.items()}
 
 
-def _summary(scores: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the mean ROUGE of every search."""
     return {
-        f"{metric} {name}": float(np.mean([one[metric] for one in of_texts]))
-        for name, of_texts in scores.items()
+        f"{metric} {name}": float(np.mean([one["rouge"][name][metric] for one in found]))
+        for name in (found[0]["rouge"] if found else ())
         for metric in rouge.NAMES
-        if of_texts
     }
 
 

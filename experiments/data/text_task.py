@@ -222,10 +222,9 @@ class TextTask:
             if not words[split]:
                 raise DataError(f"the {split} split has no examples: give the data more rows.")
         fitted = self.targets_of(options).fit(targets)
-        sentences = (sentence for text in words["train"] for sentence in text)
         if vocabulary is None:
-            sentences = chain(sentences, self.words_of_targets(targets["train"]))
-            vocabulary = self.Codec.vocabulary_type.count(sentences, options.min_count)
+            counted = chain(chain.from_iterable(words["train"]), self.words_of_targets(targets["train"]))
+            vocabulary = self.Codec.vocabulary_type.count(counted, options.min_count)
         self.codec = self.Codec(options, vocabulary, fitted)
         lengths = [sum(map(len, text)) for text in words["train"]]
         widths = bucket_widths(lengths, options.buckets, options.max_len)

@@ -90,7 +90,8 @@ class Title(TextModel):
         before = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=END)
         hidden = self.decoder.along(self.words(before, rngs), self.memory(outputs))
         logits = self.logits(dropout(hidden, self.options.dropout, rngs), outputs["present"])
-        right = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        is_right = jnp.arange(self.vocabulary) == targets[..., None]
+        right = jnp.where(is_right, logits, 0).sum(axis=-1)
         counted = jnp.cumsum(targets == END, axis=1) - (targets == END) == 0
         losses = jnp.where(counted, jax.nn.logsumexp(logits, axis=-1) - right, 0)
         return {**outputs, "losses": losses, "counted": counted}
@@ -102,7 +103,8 @@ class Title(TextModel):
     def logits(self, hidden: Float[Array, "B L H"], present: Bool[Array, "B V"]) -> Float[Array, "B L V"]:
         """Return the logits of the next words: the features against all word vectors, and the prior."""
         table = self.words(jnp.arange(self.vocabulary))
-        y = self.decoder.out(hidden) @ table.T + self.bias[...]
+        flat = self.decoder.out(hidden).reshape(-1, table.shape[1])  # one matrix product, which is the faster one
+        y = (flat @ table.T + self.bias[...]).reshape(*hidden.shape[:2], -1)
         if self.options.prior == "none":
             return y
         x = present[:, None].astype(y.dtype)

@@ -90,27 +90,30 @@ class Title(TextModel):
         before = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=END)
         hidden = self.decoder.along(self.words(before, rngs), self.memory(outputs))
         logits = self.logits(dropout(hidden, self.options.dropout, rngs), outputs["present"])
-        is_right = jnp.arange(self.vocabulary) == targets[..., None]
-        right = jnp.where(is_right, logits, 0).sum(axis=-1)
+        right = jnp.where(jnp.arange(self.vocabulary) == targets.reshape(-1, 1), logits, 0).sum(axis=-1)
         counted = jnp.cumsum(targets == END, axis=1) - (targets == END) == 0
-        losses = jnp.where(counted, jax.nn.logsumexp(logits, axis=-1) - right, 0)
-        return {**outputs, "losses": losses, "counted": counted}
+        losses = (jax.nn.logsumexp(logits, axis=-1) - right).reshape(targets.shape)
+        return {**outputs, "losses": jnp.where(counted, losses, 0), "counted": counted}
 
     def memory(self, outputs: Outputs) -> Memory:
         """Return what the decoder needs of the texts."""
         return self.decoder.memory(outputs["states"], outputs["mask"], outputs["pooled"])
 
-    def logits(self, hidden: Float[Array, "B L H"], present: Bool[Array, "B V"]) -> Float[Array, "B L V"]:
-        """Return the logits of the next words: the features against all word vectors, and the prior."""
-        table = self.words(jnp.arange(self.vocabulary))
-        flat = self.decoder.out(hidden).reshape(-1, table.shape[1])  # one matrix product, which is the faster one
-        y = (flat @ table.T + self.bias[...]).reshape(*hidden.shape[:2], -1)
-        if self.options.prior == "none":
+    def logits(self, hidden: Float[Array, "B L H"], present: Bool[Array, "B V"]) -> Float[Array, "N V"]:
+        """Return the logits of the next words, N = B L rows: the features against all word vectors, and the prior.
+
+        One matrix product for all words, the bias in it, and rows in place of two axes: on a CPU half the time.
+        """
+        prior, bias = self.options.prior, self.bias[...]
+        bias = bias + self.prior_shift[...] if prior == "halved" else bias
+        table = jnp.concatenate([self.words(jnp.arange(self.vocabulary)), bias[:, None]], axis=1)
+        features = self.decoder.out(hidden).reshape(-1, table.shape[1] - 1)
+        y = jnp.concatenate([features, jnp.ones_like(features[:, :1])], axis=1) @ table.T
+        if prior == "none":
             return y
-        x = present[:, None].astype(y.dtype)
-        if self.options.prior == "added":
-            return y + self.prior_scale[...] * x
-        return (y + jnp.exp(self.prior_scale[...]) * x + self.prior_shift[...]) / 2
+        scale = self.prior_scale[...] if prior == "added" else jnp.exp(self.prior_scale[...])
+        y = y + jnp.repeat(jnp.where(present, scale, 0), hidden.shape[1], axis=0)
+        return y if prior == "added" else y / 2
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Mean]:
         """Return the cross entropy of a word of a title, its end included."""
@@ -122,8 +125,8 @@ class Title(TextModel):
 
         def step(carried: Any, last: Int[Array, "B W"]) -> tuple[Any, Float[Array, "B W V"]]:
             carried, queries = self.decoder.recur(carried, self.words(last), memory)
-            logits = self.logits(self.decoder.read(queries, memory), present)
-            return carried, jax.nn.log_softmax(logits).at[..., UNKNOWN].set(-jnp.inf)
+            log_p = jax.nn.log_softmax(self.logits(self.decoder.read(queries, memory), present))
+            return carried, log_p.at[:, UNKNOWN].set(-jnp.inf).reshape(*last.shape, -1)
 
         texts = present.shape[0]
         begin = jnp.full(texts, END, jnp.int32)

@@ -158,6 +158,7 @@ def test_word_by_word_is_all_at_once(prior):
         for at in range(TARGETS.shape[1]):
             carried, queries = objective.decoder.recur(carried, objective.words(last), memory)
             log_p = jax.nn.log_softmax(objective.logits(objective.decoder.read(queries, memory), present))
+            log_p = log_p.reshape(*last.shape, VOCABULARY)
             losses.append(-jnp.take_along_axis(log_p[:, 0], batch.targets[:, at : at + 1], axis=-1)[:, 0])
             last = given[:, :, at]
         return outputs["losses"], outputs["counted"], jnp.stack(losses, axis=1)
@@ -192,14 +193,15 @@ def test_the_prior_is_what_its_formula_says():
     np.testing.assert_array_equal(there[:, None], x > 0)
     turned = present(jnp.asarray(TOKENS[:, ::-1]), jnp.asarray(MASK[:, ::-1]), VOCABULARY)
     np.testing.assert_array_equal(turned, there)
-    plain = np.asarray(model("none").logits(hidden, there), np.float64)
+    plain = np.asarray(model("none").logits(hidden, there), np.float64).reshape(4, 2, VOCABULARY)
     for prior in ("added", "halved"):
         objective = model(prior)
         s = np.asarray(objective.prior_scale[...], np.float64)
         expected = plain + s * x
         if prior == "halved":
             expected = (plain + np.exp(s) * x + np.asarray(objective.prior_shift[...])) / 2
-        np.testing.assert_allclose(objective.logits(hidden, there), expected, rtol=1e-4, atol=1e-5)
+        found = objective.logits(hidden, there).reshape(expected.shape)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_added_prior_is_the_identity_at_the_start_and_the_halved_one_is_not():

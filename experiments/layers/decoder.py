@@ -50,8 +50,7 @@ class Modulation(nnx.Module):
 
 def normalised(x: Float[Array, "B W D"], scale: Float[Array, "B 1 D"], shift: Float[Array, "B 1 D"]) -> Array:
     """Return the layer normalisation of x, modulated."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    return scale * centred * jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + 1e-6) + shift
+    return scale * jax.nn.standardize(x, epsilon=1e-6) + shift
 
 
 class Decoder(nnx.Module):

@@ -20,6 +20,7 @@ from experiments.data.titles import Titles
 from experiments.layers.decoder import Decoder, Modulation, normalised
 from experiments.layers.search import beam
 from experiments.layers.titles import TitleScores, present, words_of
+from experiments.objectives.title import FASTER
 from experiments.run import build
 from experiments.run.config import default_config, parse_args
 from experiments.run.trained import Trained
@@ -131,7 +132,7 @@ def model(prior: str = "added", layers: int = 2, seed: int = 0):
     for name in ("bias", "prior_scale", "prior_shift"):
         if hasattr(objective, name):
             random = np.random.default_rng(len(name)).normal(size=VOCABULARY)
-            getattr(objective, name)[...] = jnp.asarray(random, jnp.float32)
+            getattr(objective, name)[...] = jnp.asarray(random / FASTER, jnp.float32)
     return objective
 
 
@@ -196,10 +197,10 @@ def test_the_prior_is_what_its_formula_says():
     plain = np.asarray(model("none").logits(hidden, there), np.float64).reshape(4, 2, VOCABULARY)
     for prior in ("added", "halved"):
         objective = model(prior)
-        s = np.asarray(objective.prior_scale[...], np.float64)
+        s = FASTER * np.asarray(objective.prior_scale[...], np.float64)
         expected = plain + s * x
         if prior == "halved":
-            expected = (plain + np.exp(s) * x + np.asarray(objective.prior_shift[...])) / 2
+            expected = (plain + np.exp(s) * x + FASTER * np.asarray(objective.prior_shift[...])) / 2
         found = objective.logits(hidden, there).reshape(expected.shape)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 

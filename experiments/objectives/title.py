@@ -25,8 +25,9 @@ from experiments.layers.titles import END, TitleScores, present, words_of
 from experiments.layers.words import UNKNOWN
 
 FASTER = 10.0
-"""Bias and prior are parameters times this, so they move so much farther in a step than other numbers. A step of Adam is
-about as long as the learning rate, and the prior has far to go: most words of a title are among the few of its text."""
+"""Bias and prior are parameters times this, so they move so much farther in a step than other numbers. A step of Adam
+is about as long as the learning rate, and the prior has far to go: most words of a title are among the few of its text.
+"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -304,9 +304,10 @@ def test_a_baseline_learns_and_stands_beside_the_network(name, whole, baselines,
 
 
 def test_runs_of_several_objectives_share_a_report(whole, baselines, tmp_path, capsys):
-    folders = [str(of(name)) for name in BASELINES for of in (whole, baselines)]
+    names = BASELINES.keys() - {"title"}  # whose programs take long to compile
+    folders = [str(of(name)) for name in sorted(names) for of in (whole, baselines)]
     header, *rows = reported(folders, capsys)
-    assert [row[0] for row in rows] == [name for name in OBJECTIVES for _ in range(2 * (name in BASELINES))]
+    assert [row[0] for row in rows] == [name for name in OBJECTIVES for _ in range(2 * (name in names))]
     for row in rows:
         filled = {column for column, cell in zip(header, row, strict=True) if cell and column.endswith(" mean")}
         metrics = {f"test {label}" for label in OBJECTIVES[row[0]].shown.values()} | {

@@ -19,10 +19,10 @@ ANALYSES: dict[str, type[Analysis]] = {
     "divergence": Divergence,
     "gradient": Gradient,
     "leave_one_out": LeaveOneOut,
-    "probe": Probe,
     "permutation": Permutation,
+    "probe": Probe,
     "similarity": Similarity,
     "tiers": Tiers,
-    "trees": Trees,
     "titles": TitleSamples,
+    "trees": Trees,
 }

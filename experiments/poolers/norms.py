@@ -122,6 +122,8 @@ class LearnedNorm(Norm):
     Options: ClassVar[type] = LearnedNormOptions
 
     def __init__(self, options: LearnedNormOptions, features: int, *, rngs: nnx.Rngs):
+        if options.per == "head" and options.score == "none":
+            raise ValueError("per head needs the scores of heads, and score none has none: choose score additive")
         super().__init__(options, features, rngs=rngs, score=None if options.score == "none" else options.score)
 
 

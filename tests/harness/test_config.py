@@ -60,6 +60,7 @@ def test_a_bad_command_line_is_explained(line, message):
     [
         ("--pool.p-init 0.5", r"bigru with learned_norm: .*p_init"),
         ("--pool.heads 3", r"bigru with learned_norm: .*heads"),
+        ("--pool.heads 2 --pool.per head --pool.score none", r"bigru with learned_norm: .*per head needs"),
     ],
 )
 def test_options_that_do_not_fit_together(options, message, tmp_path, capsys):

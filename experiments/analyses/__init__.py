@@ -9,6 +9,7 @@ from experiments.analyses.permutation import Permutation
 from experiments.analyses.probe import Probe
 from experiments.analyses.similarity import Similarity
 from experiments.analyses.tiers import Tiers
+from experiments.analyses.titles import TitleSamples
 from experiments.analyses.trees import Trees
 from experiments.base.findings import Analysis
 
@@ -23,4 +24,5 @@ ANALYSES: dict[str, type[Analysis]] = {
     "similarity": Similarity,
     "tiers": Tiers,
     "trees": Trees,
+    "titles": TitleSamples,
 }

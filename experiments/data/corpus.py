@@ -16,8 +16,8 @@ class TextBatch(NamedTuple):
 
     tokens: Int[np.ndarray, "B T *W"]
     mask: Bool[np.ndarray, "B T *W"]
-    targets: Int[np.ndarray, "B"] | Float[np.ndarray, "B *C"]
-    """The class of a text, its tags (0 or 1 each), or a number."""
+    targets: Int[np.ndarray, "B *R"] | Float[np.ndarray, "B *C"]
+    """The class of a text, its tags (0 or 1 each), a number, or the words of its title."""
     weights: Float[np.ndarray, "B"]
     """1 at a text, 0 at the empty rows that fill the last batch of a bucket."""
     states: Float[np.ndarray, "B T D"] | None = None

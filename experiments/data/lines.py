@@ -6,9 +6,22 @@ from typing import Any, BinaryIO
 
 from experiments.base import files
 from experiments.base.errors import DataError
-from experiments.data.text_files import JSON_ENDINGS, TEXT_NAMES, BadRowError, Rows, csv_rows, find_column, json_rows
+from experiments.data import archives
+from experiments.data.text_files import (
+    JSON_ENDINGS,
+    TEXT_NAMES,
+    BadRowError,
+    Rows,
+    cell,
+    csv_rows,
+    find_column,
+    json_rows,
+)
 
 CSV_ENDINGS = (".csv", ".tsv", ".tab")
+PACKED = (".gz", ".bz2", ".xz", ".zip")
+MOST = 2**33
+"""Bytes that a packed table may unpack to."""
 
 
 def texts(file: BinaryIO, path: Path, column: str, seen: Callable[[int], object]) -> Iterator[str]:
@@ -32,7 +45,8 @@ def texts(file: BinaryIO, path: Path, column: str, seen: Callable[[int], object]
     names, rows = _rows(found, path)
     name = _column(path, names, column) if names else ""
     for number, row in rows:
-        yield _cell(row, name, "text", f"{path.name}, row {number}")
+        _check(row, name, "text", f"{path.name}, row {number}")
+        yield "" if row[name] is None else str(row[name])
 
 
 def tuples(
@@ -54,7 +68,34 @@ def tuples(
             raise DataError(f"{path.name} has no column for the {kind} ({expected}): it has {', '.join(names)}.")
     for number, row in rows:
         where = f"{path.name}, row {number}"
-        yield tuple(_cell(row, column, kind, where).strip() for kind, column in columns.items())
+        for kind, column in columns.items():
+            _check(row, column, kind, where)
+        try:
+            yield tuple(cell(row, column) for column in columns.values())
+        except BadRowError as error:
+            raise DataError(f"{where}: {error}") from None
+
+
+def tables(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Yield name and content of the table that a path holds: itself, what it unpacks to, or the one of an archive."""
+    name, endings = Path(path.name), (*JSON_ENDINGS, *CSV_ENDINGS)
+    inner = Path(name.stem) if name.suffix in PACKED else name
+    if wrong := files.why_not(path):
+        raise DataError(f"{path.name} {wrong}.")
+    if name.suffix == ".zip":
+        found = [member for member in archives.names(path) if member.endswith(endings)]
+        if len(found) != 1:
+            raise DataError(f"{path.name} has {len(found)} files of {', '.join(endings)}: expected one.")
+        for member, file in archives.streams(path, found.__contains__, MOST, MOST):
+            yield Path(Path(member).name), file
+    elif inner.suffix not in endings:
+        raise DataError(f"{path.name} ends in none of {', '.join(endings)}, with {', '.join(PACKED)} behind it or not.")
+    elif inner != name:
+        with files.unpacked(path, MOST) as file:
+            yield inner, file
+    else:
+        with files.opened(path) as file:
+            yield name, file
 
 
 def _rows(lines: Iterator[str], path: Path) -> tuple[list[str], Rows]:
@@ -66,13 +107,12 @@ def _rows(lines: Iterator[str], path: Path) -> tuple[list[str], Rows]:
     return names, rows
 
 
-def _cell(row: Any, name: str, kind: str, where: str) -> str:
-    """Return one text of a row, or raise DataError."""
+def _check(row: Any, name: str, kind: str, where: str) -> None:
+    """Raise DataError unless a row can be used and has the column."""
     if isinstance(row, BadRowError):
         raise DataError(f"{where}: {row}")
     if name not in row:
         raise DataError(f"{where}: the {kind} is missing (column {name!r}).")
-    return "" if row[name] is None else str(row[name])
 
 
 def _column(path: Path, names: list[str], given: str) -> str:

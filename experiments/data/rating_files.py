@@ -7,17 +7,12 @@ Source of those: McAuley, Targett, Shi and van den Hengel, "Image-based Recommen
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from experiments.base import files
 from experiments.base.errors import DataError
-from experiments.data import archives
-from experiments.data.lines import CSV_ENDINGS, decoded
-from experiments.data.text_files import JSON_ENDINGS, BadRowError, csv_rows, find_column, json_rows
+from experiments.data.lines import decoded, tables
+from experiments.data.text_files import JSON_ENDINGS, BadRowError, cell, csv_rows, find_column, json_rows
 
-MOST = 2**33
-"""Bytes that a file may unpack to."""
-PACKED = (".gz", ".bz2", ".xz", ".zip")
 USER_NAMES = ("reviewerid", "user_id", "user")
 ITEM_NAMES = ("asin", "item_id", "item", "parent_asin")
 NEEDED = {
@@ -52,7 +47,7 @@ def read(path: Path) -> Iterator[Review]:
     Raises:
         DataError: one line with the file, the row and what was expected.
     """
-    for name, file in _unpacked(path):
+    for name, file in tables(path):
         lines = decoded(file, name, lambda size: None)
         rows = json_rows(lines) if name.suffix in JSON_ENDINGS else csv_rows(lines, name)
         place, names = next(rows, (0, []))
@@ -61,28 +56,6 @@ def read(path: Path) -> Iterator[Review]:
         columns = _columns(name, names)
         for number, row in rows:
             yield _review(f"{name}, row {number}", row, columns)
-
-
-def _unpacked(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Yield name and content of the file that a path holds: itself, what it unpacks to, or the table of an archive."""
-    name, endings = Path(path.name), (*JSON_ENDINGS, *CSV_ENDINGS)
-    inner = Path(name.stem) if name.suffix in PACKED else name
-    if wrong := files.why_not(path):
-        raise DataError(f"{path.name} {wrong}.")
-    if name.suffix == ".zip":
-        found = [member for member in archives.names(path) if member.endswith(endings)]
-        if len(found) != 1:
-            raise DataError(f"{path.name} has {len(found)} files of {', '.join(endings)}: expected one.")
-        for member, file in archives.streams(path, found.__contains__, MOST, MOST):
-            yield Path(Path(member).name), file
-    elif inner.suffix not in endings:
-        raise DataError(f"{path.name} ends in none of {', '.join(endings)}, with {', '.join(PACKED)} behind it or not.")
-    elif inner != name:
-        with files.unpacked(path, MOST) as file:
-            yield inner, file
-    else:
-        with files.opened(path) as file:
-            yield name, file
 
 
 def _columns(name: Path, names: list[str]) -> dict[str, str]:
@@ -103,7 +76,10 @@ def _columns(name: Path, names: list[str]) -> dict[str, str]:
 def _review(where: str, row: Any, columns: dict[str, str]) -> Review:
     if isinstance(row, BadRowError):
         raise DataError(f"{where}: {row}")
-    values = {kind: _text(where, row, column) for kind, column in columns.items()}
+    try:
+        values = {kind: cell(row, column) for kind, column in columns.items()}
+    except BadRowError as error:
+        raise DataError(f"{where}: {error}") from None
     for kind in ("user", "item"):
         if not values[kind]:
             raise DataError(f"{where}: the {kind} is missing (column {columns[kind]!r}).")
@@ -111,16 +87,6 @@ def _review(where: str, row: Any, columns: dict[str, str]) -> Review:
     time = _number(where, values["time"], columns["time"]) if values["time"] else 0.0
     text = "\n".join(filter(None, (values["title"], values["text"])))
     return Review(values["user"], values["item"], rating, text, time)
-
-
-def _text(where: str, row: dict[str, Any], column: str) -> str:
-    value = row.get(column)
-    if isinstance(value, list | dict):
-        raise DataError(f"{where}: column {column!r} holds a JSON {type(value).__name__}, expected text or a number.")
-    text = "" if value is None else str(value).strip()
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise DataError(f"{where}: half of a character (an escape of \\ud800 to \\udfff without its other half).")
-    return text
 
 
 def _number(where: str, value: str, column: str) -> float:

@@ -200,9 +200,7 @@ def _example(row: Any, text: str, label: str, split: str, target_of: Callable[[s
     """Return the example of a row, or raise."""
     if isinstance(row, BadRowError):
         raise row
-    values = {name: _text_of(row, name) for name in (text, label, split) if name}
-    if any("\ud800" <= character <= "\udfff" for character in "".join(values.values())):
-        raise BadRowError("half of a character (an escape of \\ud800 to \\udfff without its other half).")
+    values = {name: cell(row, name) for name in (text, label, split) if name}
     target = target_of(values[label], label)
     if not values[text]:
         raise BadRowError(f"the text is missing (column {text!r}).")
@@ -213,11 +211,15 @@ def _example(row: Any, text: str, label: str, split: str, target_of: Callable[[s
     return Example(values[text], target, SPLITS[values[split].lower()])
 
 
-def _text_of(row: dict[str, Any], name: str) -> str:
+def cell(row: dict[str, Any], name: str) -> str:
+    """Return the text of a column of a row, "" where there is none, or raise BadRowError."""
     value = row.get(name)
     if isinstance(value, list | dict):
         raise BadRowError(f"column {name!r} holds a JSON {type(value).__name__}, expected text or a number.")
-    return "" if value is None else str(value).strip()
+    text = "" if value is None else str(value).strip()
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadRowError("half of a character (an escape of \\ud800 to \\udfff without its other half).")
+    return text
 
 
 def _with_validation(examples: list[Example]) -> list[Example]:

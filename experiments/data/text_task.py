@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -200,6 +200,11 @@ class TextTask:
         return cls.Targets
 
     @classmethod
+    def words_of_targets(cls, targets: Iterable[Any]) -> Iterable[list[str]]:
+        """Return the words that targets are made of; those of the training split are counted with those of texts."""
+        return ()
+
+    @classmethod
     def codec_of(cls, options: TextOptions, stored: dict[str, Any]) -> TextCodec:
         """Return the codec that a run has stored."""
         kind = cls.targets_of(options)
@@ -217,9 +222,9 @@ class TextTask:
             if not words[split]:
                 raise DataError(f"the {split} split has no examples: give the data more rows.")
         fitted = self.targets_of(options).fit(targets)
-        sentences = (sentence for text in words["train"] for sentence in text)
         if vocabulary is None:
-            vocabulary = self.Codec.vocabulary_type.count(sentences, options.min_count)
+            counted = chain(chain.from_iterable(words["train"]), self.words_of_targets(targets["train"]))
+            vocabulary = self.Codec.vocabulary_type.count(counted, options.min_count)
         self.codec = self.Codec(options, vocabulary, fitted)
         lengths = [sum(map(len, text)) for text in words["train"]]
         widths = bucket_widths(lengths, options.buckets, options.max_len)

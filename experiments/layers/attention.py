@@ -48,14 +48,17 @@ class Layout(NamedTuple):
 
 
 def full(
-    q: Float[Array, "B T N H"],
+    q: Float[Array, "B L N H"],
     k: Float[Array, "B T N H"],
     v: Float[Array, "B T N H"],
     mask: Bool[Array, "B T"],
     *,
     causal: bool = False,
-) -> Float[Array, "B T N H"]:
-    """Read every token: `jax.nn.dot_product_attention`, with 0 where there is none to read."""
+) -> Float[Array, "B L N H"]:
+    """Read every token: `jax.nn.dot_product_attention`, with 0 where there is none to read.
+
+    The queries may be those of another text, unless it is causal.
+    """
     read = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None], is_causal=causal)
     some = jnp.cumsum(mask, axis=1) > 0 if causal else mask.any(axis=1, keepdims=True)
     return jnp.where(some[..., None, None], read, 0)

@@ -9,6 +9,7 @@ from experiments.objectives.mutual_information import MutualInformation
 from experiments.objectives.rating import Rating
 from experiments.objectives.regress import Regress
 from experiments.objectives.similarity import Similarity
+from experiments.objectives.title import Title
 from experiments.objectives.triples import Triples
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -21,5 +22,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "rating": Rating,
     "regress": Regress,
     "similarity": Similarity,
+    "title": Title,
     "triples": Triples,
 }

@@ -8,9 +8,10 @@ from experiments.tasks.intents import Clinc150
 from experiments.tasks.needles import Needles
 from experiments.tasks.newsgroups import Newsgroups
 from experiments.tasks.ratings import AmazonRatings, PlantedRatings
-from experiments.tasks.reuters import Reuters
+from experiments.tasks.reuters import Reuters, ReutersTitles
 from experiments.tasks.reviews import review_task
 from experiments.tasks.sentences import sentence_task
+from experiments.tasks.titles import DebianTitles, TitleFile
 from experiments.tasks.triples import Conll04, TripleFile
 from experiments.tasks.wheels import R8, R52, Films, MovieSnippets
 from experiments.tasks.wordnet import WordNet
@@ -36,6 +37,9 @@ TASKS: dict[str, type[Task]] = {
     "flickr8k": Flickr8k,
     "conll04": Conll04,
     "triple_file": TripleFile,
+    "debian_titles": DebianTitles,
+    "reuters_titles": ReutersTitles,
+    "title_file": TitleFile,
     "r8": R8,
     "r52": R52,
     "movie_snippets": MovieSnippets,

@@ -1,21 +1,23 @@
-"""Reuters-21578: newswire of 1987 in SGML, each article with any number of topics (Lewis 1997).
+"""Reuters-21578: newswire of 1987 in SGML, each article with any number of topics, and a headline (Lewis 1997).
 
-The split is "ModApte", the one that published results share: articles whose topics an editor has checked, 9,603 for
-training and 3,299 for the test. Some of them have no topic.
+The split of topics is "ModApte", the one that published results share: articles whose topics an editor has checked,
+9,603 for training and 3,299 for the test. Some of them have no topic. That of headlines is "ModLewis", which takes the
+articles too whose topics nobody has checked.
 """
 
 import html
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from experiments.base.errors import DataError
 from experiments.data.archives import lacks, members
 from experiments.data.fetch import Archive, locate
 from experiments.data.targets import Tags
-from experiments.data.text import Example, held_out
-from experiments.data.text_task import LongOptions, TextTask
+from experiments.data.text import Example, held_out, split_words
+from experiments.data.text_task import LongOptions, SourceOptions, TextTask
+from experiments.data.titles import TitleOptions, TitleTask
 
 _URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/reuters21578-mld"
 ARCHIVE = Archive("reuters21578.tar.gz", f"{_URL}/reuters21578.tar.gz")
@@ -26,10 +28,39 @@ _ARTICLE = re.compile(r"<REUTERS\b([^>]*)>(.*?)</REUTERS>", re.DOTALL)
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _TAG = re.compile(r"<[^<>]*>")
 _SPLITS = {"TRAIN": "train", "TEST": "test"}
+SHORTEST = 15
+"""Words of a body that has a headline to be written; shorter ones are notices without sentences."""
+
+
+class Article(NamedTuple):
+    """An article that belongs to a split."""
+
+    body: str
+    """Its markup."""
+    checked: bool
+    """Whether an editor has checked its topics."""
+    split: str
 
 
 def read(path: Path) -> Iterator[Example]:
     """Yield the articles of the split with their topics; a tenth of the training part is for validation."""
+    for body, checked, split in articles(path):
+        if checked:
+            text = _text(body)
+            topics = tuple(map(_plain, re.findall(r"<D>(.*?)</D>", _element(body, "TOPICS"), re.DOTALL)))
+            yield Example(text, topics, held_out(text) if split == "train" else split)
+
+
+def read_titles(path: Path) -> Iterator[Example]:
+    """Yield the bodies of `SHORTEST` words and more with their headlines, a tenth of the training part held out."""
+    for body, _, split in articles(path):
+        title, text = (_plain(_element(body, name)) for name in ("TITLE", "BODY"))
+        if title and len(split_words(text)) >= SHORTEST:
+            yield Example(text, title, held_out(text) if split == "train" else split)
+
+
+def articles(path: Path) -> Iterator[Article]:
+    """Yield the articles of the archive that belong to the training or the test part."""
     found = False
     for name, content in members(path, _MEMBER.search):
         found = True
@@ -38,8 +69,8 @@ def read(path: Path) -> Iterator[Example]:
         raise lacks(path, "reut2-000.sgm")
 
 
-def _articles(content: str, where: str) -> Iterator[Example]:
-    """Yield the articles of one file that belong to the split."""
+def _articles(content: str, where: str) -> Iterator[Article]:
+    """Yield the articles of one file that belong to a split."""
     articles = _ARTICLE.findall(content)
     if not articles:
         raise DataError(f"{where}: found no article, expected elements <REUTERS ...>...</REUTERS>.")
@@ -48,10 +79,8 @@ def _articles(content: str, where: str) -> Iterator[Example]:
         if not {"TOPICS", "LEWISSPLIT"} <= attributes.keys():
             raise DataError(f"{where}: an article has the attributes {start.strip()!r}, expected TOPICS, LEWISSPLIT.")
         split = _SPLITS.get(attributes["LEWISSPLIT"])
-        if attributes["TOPICS"] == "YES" and split is not None:
-            text = _text(body)
-            topics = tuple(map(_plain, re.findall(r"<D>(.*?)</D>", _element(body, "TOPICS"), re.DOTALL)))
-            yield Example(text, topics, held_out(text) if split == "train" else split)
+        if attributes["TOPICS"] in ("YES", "NO") and split is not None:
+            yield Article(body, attributes["TOPICS"] == "YES", split)
 
 
 def _text(article: str) -> str:
@@ -71,6 +100,13 @@ def _plain(markup: str) -> str:
     return html.unescape(_TAG.sub(" ", markup)).strip()
 
 
+def _source(options: SourceOptions) -> Path:
+    """Return the archive that is at hand, or is fetched."""
+    folder = options.archives
+    source = REPACKED if folder and (folder / REPACKED.name).is_file() else ARCHIVE
+    return locate(source, folder, options.cache)
+
+
 class Reuters(TextTask):
     """The topics of a piece of news: the ModApte split of Reuters-21578, none to 16 topics an article."""
 
@@ -81,6 +117,13 @@ class Reuters(TextTask):
     @classmethod
     def examples(cls, options: LongOptions) -> Iterable[Example]:
         """Return the news."""
-        folder = options.archives
-        source = REPACKED if folder and (folder / REPACKED.name).is_file() else ARCHIVE
-        return read(locate(source, folder, options.cache))
+        return read(_source(options))
+
+
+class ReutersTitles(TitleTask):
+    """The headline of a piece of news: the ModLewis split of Reuters-21578."""
+
+    @classmethod
+    def examples(cls, options: TitleOptions) -> Iterable[Example]:
+        """Return the news."""
+        return read_titles(_source(options))

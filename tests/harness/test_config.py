@@ -30,7 +30,10 @@ BAD_LINES = [
     ("--pooler", r"argument --pooler: expected one argument"),
     ("--pool.p-ini 3", r"unknown option '--pool.p-ini': did you mean '--pool.p-init'\?"),
     ("--pooler mean --pool.heads 2", r"option '--pool.heads': it belongs to --pooler latent_query or learned_norm\."),
-    ("--path a.csv", r"unknown option '--path': it belongs to --task file, triple_file or amazon_ratings\."),
+    (
+        "--path a.csv",
+        r"unknown option '--path': it belongs to --task file, triple_file, title_file or amazon_ratings\.",
+    ),
     ("--lr 0.1", r"unknown option '--lr': did you mean '--optim.learning-rate'\?"),
     ("--batch-size 8", r"unknown option '--batch-size': did you mean '--data.batch-size'\?"),
     ("--dropout 0.1", r"unknown option '--dropout': did you mean '--encode.dropout' or '--head.dropout'\?"),

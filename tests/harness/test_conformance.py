@@ -13,6 +13,7 @@ from experiments.data.rating_task import RatingTask
 from experiments.data.targets import Classes, Groups, Numbers, Tags
 from experiments.data.text import Example
 from experiments.data.text_task import TextCodec, TextTask
+from experiments.data.titles import Titles
 from experiments.data.triples import COLUMNS, NOWHERE, Facts, Mention, TripleBatch, Triples
 from experiments.encoders import ENCODERS
 from experiments.objectives import OBJECTIVES
@@ -30,7 +31,7 @@ EACH_SUM = each_objective(sorted(name for name, kind in OBJECTIVES.items() if no
 TEXT_TASKS = sorted(name for name, kind in TASKS.items() if issubclass(kind, TextTask))
 EACH_TASK = pytest.mark.parametrize("name", TEXT_TASKS)
 SIZES = {"words": VOCABULARY, "classes": 4, "tags": 3, "numbers": 1, "mean": 2.0, "scale": 3.0, "groups": 3}
-SIZES |= {"predicates": 2, "kinds": 2}
+SIZES |= {"predicates": 2, "kinds": 2, "title": 3}
 SIZES |= {"review_words": VOCABULARY, "users": 4, "items": 4, "ratings": 4}
 NOTHING = [NOWHERE] * COLUMNS
 TARGETS = {
@@ -48,8 +49,10 @@ TARGETS = {
         np.int32,
     ),
     "ratings": np.array([1.0, 4.0, 5.0, 2.5], np.float32),
+    "title": np.array([[5, 9, 0, 0, 0, 0], [7, 0, 0, 0, 0, 0], [2, 3, 1, 4, 4, 0], [0, 0, 0, 0, 0, 0]], np.int32),
 }
 VALUES = {Classes: ["x", "y"], Tags: [("a", "b"), ("b",), ()], Numbers: [1.0, 2.0, 4.0]}
+VALUES[Titles] = ["w1 w3", "W2!", "w1 w2 w3"]
 VALUES[Triples] = [
     Facts((Mention("w1", 0, 0, "x"), Mention("w2", 1, 1, "y")), ((0, "p", 1), (1, "q", 0))),
     Facts((Mention("w1", 0, 0, "x"),), ()),

@@ -31,7 +31,7 @@ SIZES = {"embedding": 8, "features": 8, "hidden": 8, "dropout": 0.3}
 OF_ENCODERS = {"heads": 2, "layers": 2, "chunks": 4, "frozen": False}
 
 
-LARGE = ("adversary", "guided", "mutual_information", "rating", "triples")
+LARGE = ("adversary", "guided", "mutual_information", "rating", "title", "triples")
 """Objectives of several encoders, poolers or heads, whose programs take long to compile: one of them stands for all."""
 
 

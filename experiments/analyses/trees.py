@@ -2,7 +2,7 @@
 
 Unlabelled F1 over the constituents of a sentence (Shen et al., ICLR 2019), averaged over sentences. Punctuation is no
 leaf, and neither single leaves nor the whole sentence are constituents; a sentence without others is left out. The
-parses are those of a parser, made binary, and no people's.
+parses are binary and were made by a program, not by people.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from experiments.run.trained import Trained
 
 DEV, TEST = "validation", "test"
 DRAWS = 5
-"""Random trees of a sentence."""
+"""Number of random trees that are drawn for each sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,8 @@ class TreeOptions:
     trees: Path | None = None
     """The archive of the trees; when not given, it lies with the archives of the run, or is fetched."""
     cut: Cut = "paper"
-    """How distances cut a sentence: paper is [left, [word, right]], which leans to the right; even does not."""
+    """How distances cut a sentence: paper into [left, [word, right]], which favours branches to the right; even into
+    [left, right]."""
 
 
 class Sentence(NamedTuple):
@@ -54,7 +55,7 @@ Distances: TypeAlias = list[Float[np.ndarray, "L N"]]
 
 
 class Trees:
-    """F1 of each layer, of the untrained model of the same seed, and of trees that know nothing.
+    """F1 of each layer, of the untrained model of the same seed, and of trees that do not depend on the words.
 
     The layer is chosen on the development split; only for it is the test split read, once.
     """
@@ -133,7 +134,7 @@ def score(found: Iterable[Span], one: Sentence) -> float:
 
 
 def baselines(cut: Cut) -> dict[str, Callable[[int], list[list[Span]]]]:
-    """Return what makes trees of so many leaves that know nothing of the words, by name."""
+    """Return functions, by name, from a number of leaves to trees that do not depend on the words."""
     random = np.random.default_rng(0)
 
     def drawn(cut: Cut) -> Callable[[int], list[list[Span]]]:

@@ -72,7 +72,7 @@ def _entry(name: str, told: Any, begin: int, where: str) -> Entry:
             dtype in DTYPES and all(type(length) is int and length >= 0 for length in shape)
         ):
             return Entry(np.dtype(DTYPES[dtype]), tuple(shape), begin + start, begin + stop)
-    raise DataError(f"{where}: of array {name!r} it does not tell dtype, shape and place, as the format has them.")
+    raise DataError(f"{where}: its header has no valid dtype, shape and data_offsets of array {name!r}.")
 
 
 def array(content: bytes, entry: Entry) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Binary trees of sentences: those of the Stanford Sentiment Treebank, and those that distances between words cut.
+"""Binary trees of sentences: those of the Stanford Sentiment Treebank, and those made from distances between words.
 
 A constituent is a span [start, end) of leaves. What two trees of a sentence have in common is counted by spans.
 """
@@ -91,8 +91,8 @@ def tree_of(distances: Float[np.ndarray, " T"], cut: Cut) -> list[Span]:
         even   into the leaves before that place and those from it on; the first distance of a span has no part in it
         paper  into the leaves before that place, the leaf there, and the leaves behind it: [left, [leaf, right]]
 
-    The second is that of Shen et al. (2019). It leans to the right: a leaf is never the last of a longer constituent
-    that begins with a smaller cut.
+    The second is that of Shen et al. (2019). It favours branches to the right: the leaf behind a cut is always joined
+    with all leaves behind it in the span.
     """
     found: list[Span] = []
     rest = [(0, len(distances))]

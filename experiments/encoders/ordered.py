@@ -7,7 +7,7 @@ Shen, Tan, Sordoni and Courville, "Ordered Neurons: Integrating Tree Structures 
     w = f~ i~            c_t = w (f c_{t-1} + i c^) + (f~ - w) c_{t-1} + (i~ - w) c^            h_t = o tanh(c_t)
 
 where f, i, o and c^ are the gates and the new value of a long short-term memory. A word at which f~ is small erases
-most chunks: before it, a large constituent ends.
+most chunks, which says that a large constituent ends before it.
 """
 
 import dataclasses
@@ -42,8 +42,8 @@ class OrderedOptions(WordOptions):
     chunks: Annotated[int, Interval("[1, 4096]")] = 16
     """Number of chunks of units, each with its own master gates; it divides the features."""
     variant: Literal["paper", "symmetric"] = "paper"
-    """The master input gate: 1 - cumax as in the paper, by which no word ever enters the last chunk; or symmetric, the
-    sum of the softmax from k on, by which one chunk is an ordinary long short-term memory."""
+    """The master input gate of chunk k: paper is 1 - cumax, so that no word ever enters the last chunk; symmetric is
+    the sum of the softmax from k on, so that a layer of one chunk is an ordinary long short-term memory."""
 
 
 def cumax(x: Float[Array, "*B C"], *, reverse: bool = False) -> Float[Array, "*B C"]:
@@ -111,7 +111,7 @@ class OrderedNeurons(nnx.Module):
         if options.features % options.chunks:
             raise ValueError(f"chunks {options.chunks} must divide the features {options.features}")
         if options.chunks == 1 and options.variant == "paper":
-            raise ValueError("with one chunk the master input gate of the paper is 0: nothing enters")
+            raise ValueError("with one chunk nothing enters the memory of the variant paper: choose symmetric")
         self.words, self.dropout = words, options.dropout
         sizes = [words.features] + [options.features] * (options.layers - 1)
         self.layers = nnx.List(OrderedLayer(options, size, rngs=rngs) for size in sizes)

@@ -85,7 +85,7 @@ def _wrapped(painted: Sequence[tuple[str, float]], width: int) -> Iterator[str]:
 
 
 def _marked(found: Explained, at: int) -> str:
-    """Return a unit as one printable line, marked where the vocabulary has it not."""
+    """Return a unit as one printable line, marked where it is not in the vocabulary."""
     return printable(found.units[at]) + ("" if found.known[at] else UNKNOWN_MARK)
 
 
@@ -99,7 +99,7 @@ def _remarks(found: Explained) -> list[str]:
     if not found.units:
         return ["(no words)"]
     return (
-        [] if all(found.known) else [f"{UNKNOWN_MARK} the vocabulary has it not: all such words are one to the model"]
+        [] if all(found.known) else [f"{UNKNOWN_MARK} not in the vocabulary: all such words are the same to the model"]
     )
 
 

@@ -137,5 +137,6 @@ def _codec(trained: Trained) -> TextCodec:
         raise UsageError(f"the task {trained.config.task} has no texts to explain.")
     pooled = trained.objective.pools and hasattr(trained.objective, "pooler")
     if not pooled and not has_levels(trained.objective):
-        raise UsageError(f"the objective {trained.config.objective} has not one pooling, whose weights could be shown.")
+        objective, encoder = trained.config.objective, trained.config.encoder
+        raise UsageError(f"the objective {objective} has not one pooling and the encoder {encoder} no levels to show.")
     return trained.codec

@@ -161,7 +161,7 @@ def agreement(texts: Sequence[tuple[Measured, dict[str, np.ndarray]]], with_meas
 
 
 def told(text: Asked | Measured) -> dict[str, Any]:
-    """Return what the findings on every text begin with: its words, its target and the prediction."""
+    """Return the fields with which the findings on a text begin: its words, its target and the prediction."""
     return {"text": " ".join(text.words), "target": text.example.target, "prediction": text.record}
 
 

@@ -223,7 +223,7 @@ HEADER = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
         (b"\x08" + b"\0" * 7 + b"\x80\x04\x95pickle", "is not JSON"),
         (len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 7, "no place of its own"),
         (len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 9, "1 bytes that belong to no array"),
-        (b"\x07" + b"\0" * 7 + b'{"a":3}', "of array 'a' it does not tell dtype"),
+        (b"\x07" + b"\0" * 7 + b'{"a":3}', "its header has no valid dtype, shape and data_offsets of array 'a'"),
         (encode({"a": np.zeros(3, np.float32)}), "has shape (3,), expected (2,)"),
         (encode({"a": np.zeros(2, np.int32)}), "has the type int32, expected float32"),
         (encode({"b": np.zeros(2, np.float32)}), "lacks parameter 'a'"),

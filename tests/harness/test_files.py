@@ -339,11 +339,11 @@ DAMAGED = {
     "a shape of one number": (MINILM, stated(shape=[5]), f"model.safetensors: array '{ARRAY}' has no place of its own"),
     "a shape of other sizes": (MINILM, stated(shape=[384, 5]), f"model.safetensors, array {ARRAY}: found .*384, 5"),
     "half floats": (MINILM, stated(dtype="F16"), f"model.safetensors: array '{ARRAY}' has no place of its own"),
-    "offsets that are text": (MINILM, stated(data_offsets="8"), f"model.safetensors: of array '{ARRAY}' it does not"),
+    "offsets that are text": (MINILM, stated(data_offsets="8"), "model.safetensors: its header has no valid dtype"),
     "no table of the header": (
         MINILM,
         minilm(lambda told, body: ({ARRAY: 3}, body)),
-        f"model.safetensors: of array '{ARRAY}' it does not tell",
+        f"model.safetensors: its header has no valid dtype, shape and data_offsets of array '{ARRAY}'",
     ),
     "no array": (
         MINILM,

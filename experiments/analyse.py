@@ -61,16 +61,21 @@ def parse_args(arguments: list[str]) -> Options:
     return options
 
 
-def examples(config: Config, split: str, count: int, archives: Path | None) -> list[Any]:
+def with_archives(config: Config, archives: Path | None) -> Config:
+    """Return the configuration with another folder of archives, if one is given."""
+    if archives is None:
+        return config
+    if not hasattr(config.data, "archives"):
+        raise UsageError(f"the task {config.task} has no archive: leave out --archives.")
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, archives=archives))
+
+
+def examples(config: Config, split: str, count: int) -> list[Any]:
     """Return examples of the task of a run, spread evenly over a split, or over all of them."""
-    task, data = TASKS[config.task], config.data
+    task = TASKS[config.task]
     if not issubclass(task, TextTask | RatingTask):
         raise UsageError(f"the task {config.task} has no texts to analyse.")
-    if archives is not None:
-        if not hasattr(data, "archives"):
-            raise UsageError(f"the task {config.task} has no archive: leave out --archives.")
-        data = dataclasses.replace(data, archives=archives)
-    found = [example for example in task.examples(data) if split in (example.split, ALL)]
+    found = [example for example in task.examples(config.data) if split in (example.split, ALL)]
     count = min(count or len(found), len(found))
     return [found[index * len(found) // count] for index in range(count)]
 
@@ -93,10 +98,13 @@ def main(arguments: list[str] | None = None) -> int:
     def body(arguments: list[str]) -> None:
         options = parse_args(arguments)
         trained = load_run(options.run)
+        trained = trained._replace(config=with_archives(trained.config, options.archives))
         if trained.codec.fields is not None and not getattr(ANALYSES[options.analysis], "reads_ratings", False):
             raise UsageError(f"the analysis needs a task whose examples are texts, which {trained.config.task} is not.")
         reads = getattr(ANALYSES[options.analysis], "reads_examples", True)
-        chosen = examples(trained.config, options.split, options.texts, options.archives) if reads else []
+        if not reads and (options.split, options.texts) != (Options.split, Options.texts):
+            raise UsageError(f"the analysis {options.analysis} has texts of its own: leave out --split and --texts.")
+        chosen = examples(trained.config, options.split, options.texts) if reads else []
         bar = tqdm(chosen, unit="text", file=sys.stderr, disable=not (reads and sys.stderr.isatty()))
         findings = ANALYSES[options.analysis](options.ask)(trained, bar)
         name = f"{options.analysis}-{options.split}" if reads else options.analysis

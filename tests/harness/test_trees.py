@@ -235,3 +235,15 @@ def test_explain_shows_the_tree_of_every_layer(tmp_path, capsys):
     page = tmp_path / "page.html"
     assert explain.main([str(run), text, "--html", str(page)]) == 0
     assert f'<h3>Tree 1</h3>\n<p class="words">{tree}</p>' in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--split", "train"], 2, "leave out --split and --texts"),
+        (["--archives", "."], 2, "has no archive: leave out --archives"),
+    ],
+)
+def test_the_texts_are_those_of_the_archive(options, code, message, tmp_path, one_line):
+    run = saved(model(*LANGUAGE), tmp_path / "run")
+    one_line(analyse.main, [str(run), "--analysis", "trees", *options], code, message)

@@ -83,7 +83,8 @@ class Encoder(Protocol):
 
     An encoder whose states are the same at every step, because nothing in it is trained or random, may have `fixed`
     true: they are then computed once. One that is `pretrained` names the model (`experiments.data.pretrained.WHEELS`)
-    and has `load`, which sets its numbers to those of the model.
+    and has `load`, which sets its numbers to those of the model. One whose units have an order may have `levels`, which
+    returns [L B T]: for every layer and token, how much of the text before it ends there (`experiments.run.levels`).
     """
 
     Options: ClassVar[type]

@@ -14,6 +14,7 @@ from experiments.base.findings import Findings
 from experiments.base.options import Interval
 from experiments.data import rouge
 from experiments.data.text import Example, split_words
+from experiments.layers.titles import words_of
 from experiments.run.trained import Trained
 
 GREEDY = "greedy"
@@ -82,7 +83,7 @@ def titles(trained: Trained, examples: list[Example], width: int, length_power: 
     found = []
     for batch in codec.encode(example.text for example in examples):
         words = np.asarray(_searched(graph, width, length_power, state, batch))
-        found += [codec.title(row[: np.argmax(np.append(row, 0) == 0)]) for row in words[batch.weights > 0]]
+        found += [codec.title(words_of(row)) for row in words[batch.weights > 0]]
     return found
 
 

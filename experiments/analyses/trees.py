@@ -6,7 +6,7 @@ parses are binary and were made by a program, not by people.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -17,9 +17,7 @@ from jaxtyping import Float
 from experiments.base.errors import DataError, UsageError
 from experiments.base.findings import Findings
 from experiments.data import trees
-from experiments.data.corpus import TextBatch
 from experiments.data.fetch import locate
-from experiments.data.text import PADDING
 from experiments.data.text_task import TextCodec, places_of
 from experiments.data.trees import Cut, Span
 from experiments.run import build
@@ -156,24 +154,11 @@ def _mean(make: Callable[[int], list[list[Span]]], sentences: list[Sentence]) ->
 def distances_of(trained: Trained, sentences: Iterable[Sentence]) -> Distances:
     """Return the levels of the first words of all leaves; no sentence is cut, however long."""
     codec: Any = trained.codec
-    encoded = [codec.vocabulary.encode([word for leaf in one.leaves for word in leaf]) for one in sentences]
+    texts = [[[word for leaf in one.leaves for word in leaf]] for one in sentences]
     starts = [np.cumsum([0] + [len(leaf) for leaf in one.leaves[:-1]]) for one in sentences]
-    width = max(map(len, encoded))
+    widest = max(len(words) for [words] in texts)
     places, found = iter(starts), []
-    for batch in _batches(encoded, codec, width):
+    for batch in codec.corpus(texts, codec.unknown_targets(len(texts)), [widest]).in_order():
         read = levels(trained.objective, batch)
         found += [read[:, row, at] for row, at in enumerate(islice(places, int(batch.weights.sum())))]
     return found
-
-
-def _batches(encoded: list[list[int]], codec: Any, width: int) -> Iterator[TextBatch]:
-    """Yield the sentences as batches of one shape."""
-    size = codec.options.batch_size
-    for start in range(0, len(encoded), size):
-        some = encoded[start : start + size]
-        tokens = np.full((size, width), PADDING, np.int32)
-        for row, words in enumerate(some):
-            tokens[row, : len(words)] = words
-        lengths = np.array([len(words) for words in some] + [0] * (size - len(some)))
-        weights = (np.arange(size) < len(some)).astype(np.float32)
-        yield TextBatch(tokens, np.arange(width) < lengths[:, None], codec.unknown_targets(size), weights)

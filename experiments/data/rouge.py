@@ -1,6 +1,7 @@
 """ROUGE-1, ROUGE-2 and ROUGE-L (Lin, 2004) by `rouge-score`, of titles that are given as words, so of any script."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,11 @@ def scores(pairs: Iterable[tuple[Sequence[Any], Sequence[Any]]]) -> dict[str, fl
 
 def each(right: Sequence[Any], found: Sequence[Any]) -> dict[str, float]:
     """Return the F-measures of one pair."""
-    check_installed()
-    scorer = rouge_scorer.RougeScorer([*NAMES.values()], tokenizer=_Words())
-    result = scorer.score(" ".join(map(str, right)), " ".join(map(str, found)))
+    result = _scorer().score(" ".join(map(str, right)), " ".join(map(str, found)))
     return {name: float(result[key].fmeasure) for name, key in NAMES.items()}
+
+
+@cache
+def _scorer() -> Any:
+    check_installed()
+    return rouge_scorer.RougeScorer([*NAMES.values()], tokenizer=_Words())

@@ -74,7 +74,7 @@ def _driver() -> str | None:
 
 def test(selected: list[str]) -> Finished:
     """Run the tests marked gpu."""
-    return _python("-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", *selected)
+    return _python("-m", "pytest", "-m", "gpu", "--optimised", "-q", "-p", "no:cacheprovider", *selected)
 
 
 def measure(arguments: list[str]) -> tuple[Finished, record.Record | None]:

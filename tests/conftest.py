@@ -5,6 +5,7 @@ from collections import Counter
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
+import jax
 import pytest
 from jaxtyping import install_import_hook
 
@@ -15,6 +16,14 @@ install_import_hook("lnpool", f"{typechecker.__name__}.checked")
 
 def pytest_addoption(parser):
     parser.addoption("--part", metavar="K/N", help="run every N-th test, from the K-th on (K = 1 ... N); default: all")
+    parser.addoption("--optimised", action="store_true", help="compile as users do")
+
+
+def pytest_configure(config):
+    """Compile without most optimisations unless told: tests compile for longer than they run."""
+    fast = not config.getoption("--optimised")
+    jax.config.update("jax_disable_most_optimizations", fast)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(fast)  # for the processes that tests start
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses

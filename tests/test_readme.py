@@ -51,7 +51,9 @@ def test_python_block(snippet: str, tmp_path: Path):
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    """That of a reader, whose programs are optimised."""
+    ours = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "False"}
+    return {**os.environ, **ours}
 
 
 def commands(page: Path) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from experiments.run.plot import draw_exponent
 
 SQUARE = 1.9
 """Inches: the height of a panel with curves."""
+LONGEST_LABEL = 40
+"""Characters: a longer label beside an axis is broken into lines."""
 
 
 def _by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
@@ -54,7 +57,9 @@ def scores(rows: Sequence[Row]) -> Figure | None:
     if len(methods) < 2:
         return None
     measure = rows[0].key.measure
-    height = 0.55 + len(methods) * (0.1 + 0.09 * len(encoders))
+    labels = [fill(method, LONGEST_LABEL) for method in methods]
+    lines = 1 + max(label.count("\n") for label in labels)
+    height = 0.55 + len(methods) * max(0.1 + 0.09 * len(encoders), 0.15 * lines)
     width = COLUMN if max(map(len, methods)) < 24 else WIDTH * 0.75
     figure, axes = panels(len(tasks), height, legend=encoders, across=2, width=width if len(tasks) == 1 else WIDTH)
     for index, (axis, (task, group)) in enumerate(zip(axes, tasks.items(), strict=True)):
@@ -64,7 +69,7 @@ def scores(rows: Sequence[Row]) -> Figure | None:
             mean, sides = bar([run.score for run in row.finished], measure)
             style = series(encoder, len(encoders)) | {"linestyle": "", "markersize": 4, "elinewidth": 1}
             axis.errorbar(mean, place, xerr=np.array(sides)[:, None], label=row.key.encoder, **style)
-        axis.set(title=task, xlabel=measure.axis, yticks=range(len(methods)), yticklabels=methods)
+        axis.set(title=task, xlabel=measure.axis, yticks=range(len(methods)), yticklabels=labels)
         axis.set_ylim(-0.6, len(methods) - 0.4)
         if measure.is_share:
             within(axis, 0, 100)

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from experiments.reporting.records import Key, Row
 
 _WORDS = {
+    "exponent=positive": "p above 0",
+    "exponent=softplus": "p above 1",
     "exponent": "p by {}",
     "heads": "{} heads",
     "p_init": "p from {}",
+    "p_multiplier": "p learns {} times faster",
     "per": "p per {}",
     "scale_limit": "{} limit",
     "score=none": "no attention",

@@ -208,6 +208,9 @@ def _tables(part: _Part, baselines: Sequence[Row]) -> list[_Table]:
         blocks.append(_Table(before, f"{name}-stability", tables.stability(rows)))
     if part.compares:
         blocks += _pivots(part)
+        before = "What validation prefers, for choosing settings; the mean over places where every pooler has runs:"
+        chosen = tables.preferred(rows)
+        blocks += [_Table(before, f"{name}-preferred", chosen)] * bool(chosen.rows)
     own = [row for row in baselines if row.key.objective == rows[0].key.objective]
     against = tables.against_baseline(rows, own)
     if against.rows:

@@ -26,6 +26,9 @@ from experiments.storage.finished import Finished, why_not_finished
 from experiments.storage.manifest import MANIFEST
 from experiments.storage.run_folder import ENVIRONMENT, FAILURE, SUMMARY
 
+OF_POOLER = ("pool.", "optim.p_multiplier", "optim.held_out")
+"""What options of the pooler begin with: those that say how its exponent is learned are among them."""
+
 
 class Key(NamedTuple):
     """What the runs of a row share: all but seed and fold. Options are those that are not at their default."""
@@ -231,8 +234,8 @@ def _config(path: Path, text: str) -> Config:
 
 def _key(config: Config) -> Key:
     changes = {path: value for path, value in config_changes(config).items() if path not in repeats(config)}
-    pool = {path: value for path, value in changes.items() if path.startswith("pool.")}
-    setting = {path: value for path, value in changes.items() if not path.startswith("pool.")}
+    pool = {path: value for path, value in changes.items() if path.startswith(OF_POOLER)}
+    setting = {path: value for path, value in changes.items() if path not in pool}
     return Key(config.task, config.encoder, config.pooler, in_words(setting), in_words(pool), config.objective)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from experiments.base.errors import NonFiniteError
 from experiments.reporting.formats import Cell, Table, words
@@ -90,6 +91,30 @@ def pivot(rows: Sequence[Row], found: Mapping[Key, Comparison], encoder: str) ->
         lines.append(tuple(cells))
     header = [_header(task, setting, [other for name, other in places if name == task]) for task, setting in places]
     return Table(("pooler", *header), tuple(lines), (0,) * (1 + len(places)))
+
+
+def preferred(rows: Sequence[Row]) -> Table:
+    """Return one row a pooler with its options: its mean score on the validation split over places, the best first.
+
+    Settings are chosen by this table, which reads no test split. Places are those where every pooler has finished runs;
+    `rank` is the mean of the ranks there, 1 being the best.
+    """
+    measure = rows[0].key.measure
+    done = {
+        (row.key.method, row.key.place): measure.gain([run.validated for run in row.finished])
+        for row in rows
+        if row.finished
+    }
+    methods, places = (list(dict.fromkeys(names)) for names in zip(*done, strict=True))
+    places = [place for place in places if all((method, place) in done for method in methods)]
+    gains = np.array([[done[method, place] for place in places] for method in methods]).reshape(len(methods), -1)
+    ranks = stats.rankdata(-gains, axis=0)
+    lines = [
+        (methods[at], len(places), float(measure.sign * gains[at].mean()), float(ranks[at].mean()))
+        for at in np.argsort(-gains.sum(axis=1), kind="stable")
+        if places and len(methods) > 1
+    ]
+    return Table(("pooler", "places", f"validation {measure.label}", "rank"), tuple(lines), (0, 0, 4, 1))
 
 
 def _header(task: str, setting: str, settings: Sequence[str]) -> str:

@@ -88,21 +88,16 @@ def programs_folder(tmp_path_factory, worker_id):
 
 @pytest.fixture(autouse=True, scope="module")
 def programs(programs_folder):
-    """Tests and the processes that they start share compiled programs, as the cells of a sweep do.
-
-    The programs are compiled without most optimisations: here they are compiled for longer than they run. The tests of
-    the op, in the folder beside this one, compile as users do.
-    """
+    """Tests and the processes that they start share compiled programs, as the cells of a sweep do."""
     cache = {"jax_compilation_cache_dir": str(programs_folder), "jax_persistent_cache_min_compile_time_secs": 0}
     before = {name: getattr(jax.config, name) for name in cache}
     compilation_cache.reset_cache()
     share_programs(programs_folder)
-    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**cache, "jax_disable_most_optimizations": True}.items():
+        for name, value in cache.items():
             patch.setenv(name.upper(), str(value))
         yield
-    for name, value in {**before, "jax_disable_most_optimizations": False}.items():
+    for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
 

@@ -22,7 +22,9 @@ from experiments.tasks import TASKS
 from tests.harness.conftest import TINY
 
 
-def run_folder(path: Path, line: str, accuracy: float, *, p=None, entropy=None, loss=1.0, fit=None) -> Path:
+def run_folder(
+    path: Path, line: str, accuracy: float, *, p=None, entropy=None, loss=1.0, fit=None, validated=None
+) -> Path:
     config = parse_args(line.split())
     # The loss of the middle validation is the lowest one; that of the last, which is tested, is in the opposite order.
     records_ = [
@@ -31,7 +33,7 @@ def run_folder(path: Path, line: str, accuracy: float, *, p=None, entropy=None, 
             "epoch": float(step),
             "train_loss": fit,
             "loss": [999, loss, 999 - loss][step],
-            "accuracy": accuracy,
+            "accuracy": accuracy if validated is None else validated,
         }
         | ({"p": p} if p is not None else {})
         | ({"attention_entropy": entropy - step / 10} if entropy is not None else {})
@@ -145,6 +147,36 @@ def test_every_comparison_is_with_attention_at_the_same_place(sweep_folder):
     first, second = statistics.overall(found)
     assert (first.method, second.method) == ("learned_norm", "mean")
     assert first.p_value == pytest.approx(2 / 2**4), "four differences above zero: 2 of the 16 patterns of sign"
+
+
+def test_settings_are_chosen_on_validation(tmp_path):
+    """How an exponent learns is an option of the pooler; a place where a pooler has no run does not count."""
+    attention, learned = "--pooler attention", "--pooler learned_norm --optim.p-multiplier 50"
+    validated = {("trec", attention): 0.8, ("trec", learned): 0.7, ("subj", attention): 0.6, ("subj", learned): 0.9}
+    for index, ((task, pooler), value) in enumerate([*validated.items(), (("mr", attention), 0.99)]):
+        line = f"--task {task} --encoder cnn {pooler}"
+        run_folder(tmp_path / f"{index}", line, accuracy=1 - value, validated=value)
+    rows = records.rows(records.collect([tmp_path]))
+    table = tables.preferred(rows)
+    assert table.header == ("pooler", "places", "validation accuracy", "rank")
+    assert table.rows == (
+        ("learned_norm (optim.p_multiplier=50.0)", 2, pytest.approx(0.8), 1.5),
+        ("attention", 2, pytest.approx(0.7), 1.5),
+    )
+    assert {key.method for key in statistics.comparisons(rows)} == {"learned_norm (optim.p_multiplier=50.0)"}
+    assert not tables.preferred(rows[:1]).rows, "with one pooler there is no choice"
+
+
+def test_a_long_name_is_broken_into_lines(tmp_path):
+    line = "--task trec --encoder cnn --pooler learned_norm --pool.per head --pool.heads 4 --pool.no-sharpen"
+    run_folder(tmp_path / "0", f"{line} --pool.scale-limit exp --pool.exponent positive", 0.5, p=2.0)
+    run_folder(tmp_path / "1", "--task trec --encoder cnn --pooler attention", 0.5)
+    (axis,) = drawn([tmp_path])["scores"].axes
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert max(map(len, "\n".join(names).splitlines())) <= figures.LONGEST_LABEL
+    assert "learned norm, p above 0, exp limit, p per head, 4 heads, plain attention" in [
+        " ".join(name.split()) for name in names
+    ]
 
 
 def test_the_pivot_says_n_where_a_seed_is_missing(sweep_folder, capsys):

@@ -1,7 +1,7 @@
 """Every kernel, and the portable form, compiled for a TPU v5e without one. Needs libtpu and nothing else:
 
     pip install "libtpu==0.0.42.*"
-    TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu pytest -m compile -s tests/op/test_kernel_compile.py
+    TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu pytest -m compile --optimised -s tests/op/test_kernel_compile.py
 
 Passes are counted on states that do not fit into VMEM: smaller ones XLA copies there first, which counts twice. The
 compiler cannot look into a kernel and takes the kernel's own estimate, one pass forward and two backward; how often a

@@ -1,7 +1,8 @@
 """Every GPU kernel compiled for an H100 without one, and its machine code counted. Needs no driver, but:
 
     pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12   # the first two as new as jax
-    PATH=<site-packages>/nvidia/cuda_nvcc/bin:$PATH JAX_PLATFORMS=cpu pytest -m compile --optimised -s tests/op/test_gpu_compile.py
+    PATH=<site-packages>/nvidia/cuda_nvcc/bin:$PATH JAX_PLATFORMS=cpu pytest -m compile --optimised \
+        -s tests/op/test_gpu_compile.py
 
 Speed needs a card. What is counted here are registers that spilled to memory, atomics, exponentials and launches.
 """

@@ -56,9 +56,11 @@ def entries(content: bytes, where: str) -> dict[str, Entry]:
     told = {name: _entry(name, value, 8 + size, where) for name, value in header.items()}
     found, end = {}, 8 + size
     for name, entry in sorted(told.items(), key=lambda item: (item[1].start, item[1].stop)):
-        fits = entry.stop - entry.start == math.prod(entry.shape) * entry.dtype.itemsize
-        if entry.start != end or not fits or entry.stop > len(content):
+        size = math.prod(entry.shape) * entry.dtype.itemsize
+        if entry.start != end or entry.stop > len(content):
             raise DataError(f"{where}: array {name!r} has no place of its own in the file.")
+        if entry.stop - entry.start != size:
+            raise DataError(f"{where}: array {name!r} has {entry.stop - entry.start} bytes, its shape asks for {size}.")
         found[name], end = entry, entry.stop
     if end != len(content):
         raise DataError(f"{where} has {len(content) - end} bytes that belong to no array.")

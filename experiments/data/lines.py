@@ -20,7 +20,7 @@ from experiments.data.text_files import (
 
 CSV_ENDINGS = (".csv", ".tsv", ".tab")
 PACKED = (".gz", ".bz2", ".xz", ".zip")
-MOST = 2**33
+LARGEST_TABLE = 2**33
 """Bytes that a packed table may unpack to."""
 
 
@@ -86,12 +86,12 @@ def tables(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         found = [member for member in archives.names(path) if member.endswith(endings)]
         if len(found) != 1:
             raise DataError(f"{path.name} has {len(found)} files of {', '.join(endings)}: expected one.")
-        for member, file in archives.streams(path, found.__contains__, MOST, MOST):
+        for member, file in archives.streams(path, found.__contains__, LARGEST_TABLE, LARGEST_TABLE):
             yield Path(Path(member).name), file
     elif inner.suffix not in endings:
         raise DataError(f"{path.name} ends in none of {', '.join(endings)}, with {', '.join(PACKED)} behind it or not.")
     elif inner != name:
-        with files.unpacked(path, MOST) as file:
+        with files.unpacked(path, LARGEST_TABLE) as file:
             yield inner, file
     else:
         with files.opened(path) as file:

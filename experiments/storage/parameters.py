@@ -30,11 +30,6 @@ def save_parameters(path: Path, parameters: nnx.State) -> None:
     os.replace(partial, path)
 
 
-def load_parameters(path: Path, expected: nnx.State) -> nnx.State:
-    """Read parameters whose names, shapes and types are those of `expected`."""
-    return parse_parameters(files.content(path, most_bytes(expected)), path.name, expected)
-
-
 def most_bytes(expected: nnx.State) -> int:
     """Return the most bytes that a file of parameters like these can have."""
     return sum(leaf.nbytes + HEADER for leaf in jax.tree.leaves(expected)) + HEADER

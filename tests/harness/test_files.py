@@ -336,9 +336,17 @@ DAMAGED = {
         minilm(lambda told, body: ([told], body)),
         "model.safetensors must hold a JSON object",
     ),
-    "a shape of one number": (MINILM, stated(shape=[5]), f"model.safetensors: array '{ARRAY}' has no place of its own"),
+    "a shape of one number": (
+        MINILM,
+        stated(shape=[5]),
+        f"model.safetensors: array '{ARRAY}' has 7680 bytes, its shape asks for 20",
+    ),
     "a shape of other sizes": (MINILM, stated(shape=[384, 5]), f"model.safetensors, array {ARRAY}: found .*384, 5"),
-    "half floats": (MINILM, stated(dtype="F16"), f"model.safetensors: array '{ARRAY}' has no place of its own"),
+    "half floats": (
+        MINILM,
+        stated(dtype="F16"),
+        f"model.safetensors: array '{ARRAY}' has 7680 bytes, its shape asks for 3840",
+    ),
     "offsets that are text": (MINILM, stated(data_offsets="8"), "model.safetensors: its header has no valid dtype"),
     "no table of the header": (
         MINILM,
@@ -457,7 +465,7 @@ def test_imdb_and_wheels_still_read_what_is_whole(tmp_path):
 
 
 def test_few_mutations_of_every_specimen():
-    figures, failures = fuzz.run("files", seed=7, count=10 * len(SPECIMENS))
+    figures, failures = fuzz.run("files", seed=7, count=4 * len(SPECIMENS))
     assert not failures, "\n".join(failures)
     assert " one line, " in figures
 

@@ -38,7 +38,7 @@ def norms(prepared, batch: TextBatch) -> dict[str, float]:
         logits = nnx.merge(graph, parameters, rest)(batch)["logits"]
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets).mean()
 
-    leaves = jax.tree.leaves(jax.grad(loss_of)(state))
+    leaves = jax.tree.leaves(jax.jit(jax.grad(loss_of))(state))
     return dict(zip(leaf_names(state), (float(np.linalg.norm(leaf)) for leaf in leaves), strict=True))
 
 

@@ -27,7 +27,7 @@ from experiments import baseline, report, sweep, train
 from experiments.base.errors import DataError
 from experiments.run.config import parse_args, to_json
 from experiments.storage import checkpoints
-from experiments.storage.parameters import load_parameters
+from experiments.storage.parameters import parse_parameters
 from experiments.tasks import TASKS, sentences
 from tests.harness.conftest import TINY
 from tests.harness.test_checkpoints import signed
@@ -316,7 +316,7 @@ def test_no_pickle_is_executed(tmp_path, monkeypatch):
     np.savez("inside.npz", w=np.array([Trap()], dtype=object))
     for name in ("raw.npz", "inside.npz"):
         with pytest.raises(DataError, match=f"^{name} cannot be read: .*pickle"):
-            load_parameters(Path(name), nnx.State({"w": nnx.Param(jnp.ones(1))}))
+            parse_parameters(Path(name).read_bytes(), name, nnx.State({"w": nnx.Param(jnp.ones(1))}))
     tree = {"w": jnp.ones(3)}
     whole = checkpoints.write(tmp_path / "whole", 1, tree, {})
     for file in [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]:

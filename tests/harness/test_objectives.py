@@ -246,7 +246,7 @@ def test_the_toys_fit_every_objective_with_a_baseline():
     assert FITTING.keys() >= BASELINES.keys()
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("name", FITTING)
 def test_it_learns_and_validation_chooses(name, whole):
     folder, (metric, better) = whole(name), OBJECTIVES[name].chosen_by

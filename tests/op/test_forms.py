@@ -90,7 +90,7 @@ def test_an_underflowing_sum_takes_the_exact_form_and_no_other_number_does(exces
     np.testing.assert_array_equal(both[0][1:], alone[0])
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("p", [0.01, 0.5, 1.0, 3.0, 200.0])
 @pytest.mark.parametrize("form", ["linear", "exp", "tanh"])
 def test_log_output_is_the_logarithm(form, p):

@@ -68,7 +68,7 @@ SMALL_STATES = {
 }
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(20)
 @implementations
 @pytest.mark.parametrize("name", SMALL_STATES)
 @sizes

@@ -65,7 +65,7 @@ def value_relative(e):
     return value_units(e) * e.unit
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("implementation", REVERSE)
 @pytest.mark.parametrize("layout", table.LAYOUTS)
 @pytest.mark.parametrize(("group", "log_bound"), RUNS)

@@ -27,7 +27,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 SNIPPETS = [
-    pytest.param(block, id=f"{name_of(page)}-{i}", marks=[pytest.mark.sampled(8)] * (page != README))
+    pytest.param(block, id=f"{name_of(page)}-{i}", marks=[pytest.mark.sampled(12)] * (page != README))
     for page in PAGES
     for i, block in enumerate(blocks(page, "python"))
 ]

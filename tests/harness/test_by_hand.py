@@ -123,6 +123,7 @@ def lstm_by_hand(inputs: np.ndarray, recurrent: np.ndarray) -> np.ndarray:
     return np.array(states)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["gru", "bigru", "lstm", "bilstm"])
 def test_a_recurrent_encoder_reads_from_the_ends_of_the_text(name):
     encoder = encoder_of(name)

@@ -42,6 +42,7 @@ def norms(prepared, batch: TextBatch) -> dict[str, float]:
     return dict(zip(leaf_names(state), (float(np.linalg.norm(leaf)) for leaf in leaves), strict=True))
 
 
+@pytest.mark.slow
 def test_the_exponent_learns_from_texts_that_nothing_else_learns_from():
     config = config_of(0.4)
     task = Toy(config.data)

@@ -29,7 +29,7 @@ def with_padding(x: np.ndarray, padding: np.ndarray) -> np.ndarray:
     return result
 
 
-@pytest.mark.sampled(34)
+@pytest.mark.sampled(60)
 @pytest.mark.parametrize(("encoder", "pooler"), [*itertools.product(sorted(ENCODERS), sorted(POOLERS))])
 def test_every_pair(encoder, pooler):
     """Finite gradients with an empty text; neither padding nor the neighbours in the batch change a result."""
@@ -56,7 +56,7 @@ def test_every_pair(encoder, pooler):
     assert pooler == "first" or all(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradients) if leaf.ndim > 1)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @EACH_ENCODER
 def test_states_do_not_see_appended_padding_or_neighbours(name):
     encode = jax.jit(encoder_of(name).__call__)
@@ -74,7 +74,7 @@ def test_states_do_not_see_appended_padding_or_neighbours(name):
     np.testing.assert_allclose(alone[alone_mask], together[2][mask[2]], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @EACH_ENCODER
 def test_only_encoders_without_context_are_blind_to_order(name):
     encode, tokens = jax.jit(encoder_of(name).__call__), np.array([[3, 4, 5, 6, 7, 8]])
@@ -85,7 +85,7 @@ def test_only_encoders_without_context_are_blind_to_order(name):
     assert (np.abs(moved).max() < 1e-6) == (name in ("bag", "mlp"))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @EACH_POOLER
 def test_pooling_ignores_appended_padding_and_neighbours(name):
     pooler = pooler_of(name)
@@ -106,7 +106,7 @@ def test_the_order_of_tokens_matters_to_first_and_last_only(name):
     assert (np.abs(np.asarray(difference)).max() < 1e-5) == (name not in ORDERED)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 @EACH_POOLER
 def test_padded_states_may_hold_anything(name, poison):
@@ -128,7 +128,7 @@ def test_padded_states_may_hold_anything(name, poison):
     assert np.asarray(gradient)[MASK].any()
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @EACH_POOLER
 def test_a_text_without_words_pools_to_zero(name):
     pooled, shown = jax.jit(pooler_of(name).__call__)(jnp.ones((2, 3, 8)), jnp.zeros((2, 3), bool))
@@ -136,7 +136,7 @@ def test_a_text_without_words_pools_to_zero(name):
     assert not np.asarray(shown.get("attention", 0)).any()
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @EACH_ENCODER
 def test_noise_comes_only_from_the_key(name):
     encoder = encoder_of(name)

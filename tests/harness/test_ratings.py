@@ -121,6 +121,7 @@ def swapped(given: list[Review], place: int) -> list[Review]:
     return [*given[:place], given[place]._replace(text=text), *given[place + 1 :]]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("leak", [False, True])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_own_review_moves_no_bit_of_its_rating_unless_it_is_leaked(split, leak):

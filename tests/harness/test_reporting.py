@@ -334,6 +334,7 @@ def test_no_figure_is_larger_than_a_page(tmp_path):
         assert len(figure.axes) >= len(tasks) >= 16
 
 
+@pytest.mark.slow
 def test_a_long_text_over_many_runs_fits_on_a_page(tmp_path, monkeypatch):
     for pooler in ("attention", "learned_norm"):
         for size in range(32, 62):
@@ -521,6 +522,7 @@ def test_a_row_that_never_finished_has_its_command_and_no_numbers(sweep_folder, 
     assert "none (5 failed, n = 0)" in page.read_text()
 
 
+@pytest.mark.slow
 def test_what_each_pooling_attends_to_is_drawn_from_the_run_folders(tmp_path):
     line = [*TINY, "--epochs", "1", "--data.buckets", "1", "--pooler", "attention"]
     assert train.main([*line, "--out", str(tmp_path / "runs" / "toy")]) == 0

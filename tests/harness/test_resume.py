@@ -62,10 +62,10 @@ def interrupt(monkeypatch, step, action):
     monkeypatch.setattr(Journal, "step", noted)
 
 
-STOPS = [(signal.SIGTERM, 5), (signal.SIGINT, 16)]
-STOPS += [pytest.param(signal.SIGTERM, step, marks=pytest.mark.slow) for step in range(1, 16) if step != 5]
+STOPS = [(signal.SIGTERM, step) for step in (5, *range(1, 5), *range(6, 16))] + [(signal.SIGINT, 16)]
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize(("number", "step"), STOPS)
 def test_a_signal_saves_and_resume_is_bit_identical(number, step, whole, tmp_path, monkeypatch, capsys):
     """A step is noted when the next one is dispatched. Step 16 is the last: its validation and the test are left."""

@@ -53,7 +53,7 @@ def test_the_golden_inputs_are_those_of_the_program():
         np.testing.assert_allclose(GOLDEN[name], array, rtol=1e-12)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", PSI)
 def test_losses_and_gradients_are_those_of_an_independent_program(name):
     with jax.enable_x64(True):

@@ -31,12 +31,12 @@ SIZES = {"embedding": 8, "features": 8, "hidden": 8, "dropout": 0.3}
 OF_ENCODERS = {"heads": 2, "layers": 2, "chunks": 4, "frozen": False}
 
 
-LARGE = ("adversary", "guided", "mutual_information", "rating", "title", "triples")
-"""Objectives of several encoders, poolers or heads, whose programs take long to compile: one of them stands for all."""
+LARGE = ("adversary", "guided", "multilabel", "mutual_information", "rating", "similarity", "title", "triples")
+"""Objectives whose programs take long to compile, or which are much like another one: one of them stands for all."""
 
 
 def each_objective(names):
-    """The names as parameters of a test; of the large ones all but the first are slow."""
+    """The names as parameters of a test; of `LARGE` all but the first are slow."""
     mark = pytest.mark.sampled(len(LARGE))
     return pytest.mark.parametrize("name", [pytest.param(name, marks=[mark] * (name in LARGE)) for name in names])
 

@@ -40,6 +40,7 @@ def softmax64(x):
     return e / e.sum(-1, keepdims=True)
 
 
+@pytest.mark.sampled(3)
 @implementations
 @exponents
 def test_n4_equal_states(p, implementation):

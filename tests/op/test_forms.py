@@ -125,6 +125,7 @@ def test_log_of_nothing(p):
     np.testing.assert_array_equal(dh, 0)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("implementation", REVERSE)
 @pytest.mark.parametrize("form", ["linear", "log"])
 def test_log_output_beside_a_zero(form, implementation):

@@ -52,6 +52,7 @@ TEXTS = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("before", [0, 7], ids=["", "tokens_of_no_text"])
 @pytest.mark.parametrize("lengths", TEXTS.values(), ids=TEXTS)
 def test_steps_of_packed_texts(lengths, before):
@@ -79,6 +80,7 @@ def test_steps_of_packed_texts(lengths, before):
     np.testing.assert_array_equal(texts[firsts[1:-1] - 1], range(len(lengths) - 1))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("itemsize", [4, 2], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(("tokens", "features"), [(512, 300), (512, 768), (2048, 512)])
 def test_packed_texts_are_read_once(tokens, features, itemsize):

@@ -110,8 +110,8 @@ def exit_code(error: Exception) -> int:
 def command(name: str, body: Callable[[list[str]], None], arguments: list[str] | None) -> int:
     """Run a command and return its exit code.
 
-    0 done, 2 usage, 3 non-finite, 65 data, 69 network, 74 input/output (what is printed on stdout included), 75 stopped
-    and saved, 130 interrupted.
+    0 done, 1 cells of a sweep failed, 2 usage, 3 non-finite, 65 data, 69 network, 74 input/output (what is printed on
+    stdout included), 75 stopped and saved, 130 interrupted. An unforeseen error is not caught: Python ends with 1.
     """
     with streams.prepared() as out:
         try:

@@ -57,8 +57,8 @@ class LanguageModel(Model):
         self.encoder = parts.encoder(rngs=rngs)
         if not self.encoder.causal:
             raise UsageError(
-                "a language model needs an encoder whose states have seen no later words: choose bag, gru, lstm "
-                "or onlstm, or transformer with --encode.causal."
+                "a language model needs an encoder whose states have seen no later words: choose bag, mlp, gru, "
+                "lstm or onlstm, or transformer with --encode.causal."
             )
         self.compute = parts.compute
         self.rate = options.dropout

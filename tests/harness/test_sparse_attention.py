@@ -228,7 +228,9 @@ def test_the_encoder_has_them(name, causal):
 @pytest.mark.slow
 def test_a_language_model_takes_a_causal_transformer_and_no_other():
     arguments = ["--objective", "language_model", "--encoder", "transformer", "--encode.attention", "sparse"]
-    with pytest.raises(UsageError, match=r"choose bag, gru, lstm or onlstm, or transformer with --encode\.causal\."):
+    with pytest.raises(
+        UsageError, match=r"choose bag, mlp, gru, lstm or onlstm, or transformer with --encode\.causal\."
+    ):
         build.objective(parse_args(arguments), {"words": VOCABULARY})
     model, _ = build.objective(parse_args([*arguments, "--encode.causal"]), {"words": VOCABULARY})
     tokens = jnp.asarray(np.random.default_rng(0).integers(2, VOCABULARY, (2, 9)))

@@ -105,15 +105,15 @@ def preferred(rows: Sequence[Row]) -> Table:
         for row in rows
         if row.finished
     }
-    methods, places = (list(dict.fromkeys(names)) for names in zip(*done, strict=True))
-    places = [place for place in places if all((method, place) in done for method in methods)]
-    gains = np.array([[done[method, place] for place in places] for method in methods]).reshape(len(methods), -1)
-    ranks = stats.rankdata(-gains, axis=0)
-    lines = [
-        (methods[at], len(places), float(measure.sign * gains[at].mean()), float(ranks[at].mean()))
-        for at in np.argsort(-gains.sum(axis=1), kind="stable")
-        if places and len(methods) > 1
-    ]
+    methods = list(dict.fromkeys(method for method, _ in done))
+    reached = dict.fromkeys(place for _, place in done)
+    places = [place for place in reached if all((method, place) in done for method in methods)]
+    lines: list[tuple[Cell, ...]] = []
+    if len(methods) > 1 and places:
+        gains = np.array([[done[method, place] for place in places] for method in methods])
+        means, ranks = gains.mean(axis=1), stats.rankdata(-gains, axis=0).mean(axis=1)
+        order = np.argsort(-means, kind="stable")
+        lines = [(methods[i], len(places), float(measure.sign * means[i]), float(ranks[i])) for i in order]
     return Table(("pooler", "places", f"validation {measure.label}", "rank"), tuple(lines), (0, 0, 4, 1))
 
 

@@ -1,6 +1,7 @@
 """Reports are a function of the run folders: statistics by hand, the same bytes twice, n after a seed is gone."""
 
 import csv
+import dataclasses
 import doctest
 import io
 import json
@@ -165,6 +166,7 @@ def test_settings_are_chosen_on_validation(tmp_path):
     )
     assert {key.method for key in statistics.comparisons(rows)} == {"learned_norm (optim.p_multiplier=50.0)"}
     assert not tables.preferred(rows[:1]).rows, "with one pooler there is no choice"
+    assert not tables.preferred([dataclasses.replace(row, finished=()) for row in rows]).rows
 
 
 def test_a_long_name_is_broken_into_lines(tmp_path):

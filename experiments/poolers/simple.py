@@ -39,8 +39,11 @@ class Max(Simple):
 
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the maximum."""
-        largest = jnp.where(mask[..., None], states, -jnp.inf).max(axis=1)
-        return jnp.where(mask.any(axis=1, keepdims=True), largest, 0), {}
+        # The derivative of jnp.max compares states with the maximum: where a program computes the states twice with other
+        # roundings, none is equal, and it divides by 0.
+        where = jnp.where(mask[..., None], states, -jnp.inf).argmax(axis=1, keepdims=True)
+        largest = jnp.take_along_axis(zero_padding(states, mask), where, axis=1)[:, 0]
+        return largest, {}
 
 
 class SumSqrt(Simple):

@@ -77,7 +77,7 @@ def test_no_word_is_lost(shortest, longest):
 
 
 def han_of(**options):
-    options, rngs = HANOptions(embedding=8, features=8, **options), nnx.Rngs(0)
+    options, rngs = HANOptions(**{"embedding": 8, "features": 8} | options), nnx.Rngs(0)
     return HAN(options, WordEmbedding(options, 30, rngs=rngs), rngs=rngs)
 
 
@@ -100,7 +100,7 @@ def test_a_hierarchy_of_bags_is_a_loop_over_sentences(pooler, by_hand):
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", sorted(ENCODERS.keys() - {"han"}))
 def test_every_encoder_serves_at_both_levels(name):
-    han = han_of(word_encoder=name, sentence_encoder=name)
+    han = han_of(word_encoder=name, sentence_encoder=name, embedding=48, features=48)  # heads and chunks divide it
     kinds = [type(level) for level in (han.sentences, han.sentences.words.encoder)]
     assert kinds == [ENCODERS[name]] * 2
     assert type(han.sentences.words.pooler) is POOLERS["attention"]

@@ -39,8 +39,8 @@ class Max(Simple):
 
     def __call__(self, states: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> tuple[Float[Array, "B D"], Outputs]:
         """Return the maximum."""
-        # The derivative of jnp.max compares states with the maximum: where a program computes the states twice with
-        # other roundings, none is equal, and it divides by 0.
+        # The derivative of jnp.max divides by the number of states that equal the maximum. It can be 0: XLA may compute
+        # the states anew for the comparison, and round otherwise.
         where = jnp.where(mask[..., None], states, -jnp.inf).argmax(axis=1, keepdims=True)
         largest = jnp.take_along_axis(zero_padding(states, mask), where, axis=1)[:, 0]
         return largest, {}

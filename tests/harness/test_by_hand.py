@@ -159,3 +159,13 @@ def test_a_filter_sees_the_words_around_it():
     mask = jnp.ones((1, 5), bool)
     changed = np.asarray(encoder(tokens, mask)[0] - encoder(tokens.at[0, 0].set(9), mask)[0]).any(axis=2)[0]
     np.testing.assert_array_equal(changed, [True, True, False, False, False])
+
+
+def test_the_gradient_of_the_maximum_goes_to_the_first_of_the_largest_states():
+    """Two real words tie; a padded word is larger; the second text has no words."""
+    pool = POOLERS["max"](POOLERS["max"].Options(), 1, rngs=nnx.Rngs(0))
+    states = jnp.asarray([[[1.0], [3.0], [3.0], [9.0]], [[5.0], [6.0], [7.0], [8.0]]])
+    mask = jnp.asarray([[True, True, True, False], [False] * 4])
+    pooled, pull = jax.vjp(lambda x: pool(x, mask)[0], states)
+    np.testing.assert_array_equal(pooled, [[3.0], [0.0]])
+    np.testing.assert_array_equal(pull(jnp.asarray([[2.5], [4.0]]))[0][..., 0], [[0, 2.5, 0, 0], [0, 0, 0, 0]])

@@ -24,7 +24,7 @@ def test_long_search_finds_nothing(form):
     sharpened = search.IMPLEMENTATIONS[search.FORMS.index(form) % 2]
     of_form = [program for program in search.programs() if program.form == form]
     chosen = [program for program in of_form if program.sharpen == (program.implementation == sharpened)]
-    report = search.search(rows=4_000, seed=2, chosen=chosen)
+    report = search.search(rows=20_000, seed=2, chosen=chosen)
     print("\n".join(report.lines()))
     assert not report.faults, "\n".join(report.lines())
 

@@ -91,16 +91,18 @@ class ToyGroups(Toy):
 
 
 class ToyTriples(TripleTask):
-    """An animal eats the plant of its text, and every tool stands for nothing."""
+    """An animal eats the plant of its text, if there is one, and leaves a tool alone."""
 
     @classmethod
     def examples(cls, options: TripleOptions) -> list[Example]:
-        found = []
-        for text, _, split in ToyTags.examples(options):
-            words = text.split()
-            animals, plants = ([word for word in words if word in CLUES[kind]] for kind in ("animal", "plant"))
-            triples = [(mention_of(words, [a]), "eats", mention_of(words, [p])) for a in animals for p in plants]
-            found.append(Example(text, as_facts(triples), split))
+        random, found = np.random.default_rng(3), []
+        for text, _, split in toy_examples():
+            words = [word for word in text.split() if word in FILLER]
+            named = [str(random.choice(CLUES[kind])) for kind in ("animal", str(random.choice(["plant", "tool"])))]
+            words = [str(word) for word in random.permutation([*words, *named])]
+            eaten = [word for word in named if word in CLUES["plant"]]
+            triples = [(mention_of(words, named[:1]), "eats", mention_of(words, eaten)) for _ in eaten]
+            found.append(Example(" ".join(words), as_facts(triples), split))
         return found
 
 

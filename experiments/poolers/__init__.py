@@ -5,7 +5,7 @@ from experiments.poolers.attention import Attention
 from experiments.poolers.dot_attention import DotAttention
 from experiments.poolers.latent_query import LatentQuery
 from experiments.poolers.log_sum_exp import LogSumExp
-from experiments.poolers.norms import LearnedNorm, NaiveNorm, PowerMean, PowerMeans
+from experiments.poolers.norms import LearnedNorm, LogLearnedNorm, NaiveNorm, PowerMean, PowerMeans
 from experiments.poolers.simple import First, Last, Max, Mean, SumSqrt
 from experiments.poolers.simpool import SimPool
 from experiments.poolers.soft_pool import SoftPool
@@ -17,6 +17,7 @@ POOLERS: dict[str, type[Pooler]] = {
     "last": Last,
     "latent_query": LatentQuery,
     "learned_norm": LearnedNorm,
+    "log_learned_norm": LogLearnedNorm,
     "log_sum_exp": LogSumExp,
     "max": Max,
     "mean": Mean,

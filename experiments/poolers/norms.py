@@ -1,4 +1,4 @@
-"""Poolers with a power mean: learned norm, the generalised mean, several power means, and the formula as printed.
+"""Poolers with a power mean: learned norms, the generalised mean, several power means, and the formula as printed.
 
 Sources: Wu et al., "Attentive Pooling with Learnable Norms for Text Representation" (ACL 2020); GeM of Radenovic et al.
 (TPAMI 2019), here with a mask; Rueckle et al., "Concatenated Power Mean Word Embeddings" (2018).
@@ -125,6 +125,27 @@ class LearnedNorm(Norm):
         if options.per == "head" and options.score == "none":
             raise ValueError("per head needs the scores of heads, and score none has none: choose score additive")
         super().__init__(options, features, rngs=rngs, score=None if options.score == "none" else options.score)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogLearnedNormOptions(LearnedNormOptions):
+    """log r = (1/p) log sum_i softmax(z)_i exp(p x_i) of the states x, with a trainable p."""
+
+    p_init: Annotated[float, Interval("[-64, 64]")] = 1.0
+    """The exponent at the start."""
+    exponent: Literal["softplus", "positive", "bounded", "raw", "fixed"] = "positive"
+    """How p is parametrised: positive keeps p > 0, softplus p > 1, fixed does not train it."""
+    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs", "exp"] = "exp"
+    """The map from signed states to the non-negative states that have powers; exp takes states as logarithms and gives
+    a logarithm."""
+    sharpen: bool = False
+    """Whether the attention weight is raised to the power p together with the state, as in the paper."""
+
+
+class LogLearnedNorm(LearnedNorm):
+    """The learned norm of exp(x), as a logarithm: attention pooling at p = 0, the maximum at p = inf."""
+
+    Options: ClassVar[type] = LogLearnedNormOptions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Config(Generic[Data, Encode, Pool, Head]):
     """The data set."""
     encoder: str = "bigru"
     """The encoder, which turns words into states."""
-    pooler: str = "learned_norm"
+    pooler: str = "log_learned_norm"
     """The pooler, which turns the states of a text into one vector."""
     objective: Annotated[str, added("classify")] = "classify"
     """What is learned; the default is that of the task."""
@@ -131,7 +131,7 @@ def default_config(
     """Return the configuration of a choice with every option at its default.
 
     The objective is that of the task unless given, where the options of its data may decide; the pooler is
-    `learned_norm`, or none where the objective has none.
+    that of `Config`, or none where the objective has none.
 
     The options of a part may name defaults of options that belong to others, as a class variable in the form of
     `config.json`: `suggests = {"epochs": 8, "head": {"dropout": 0.5}}`. What an encoder suggests wins over what a task
@@ -140,7 +140,7 @@ def default_config(
     task_type, encoder_type = _looked_up("task", task, TASKS), _looked_up("encoder", encoder, ENCODERS)
     objective = default_objective(task, data_options or {}) if objective is None else objective
     objective_type = _looked_up("objective", objective, OBJECTIVES)
-    pooler = ("learned_norm" if objective_type.pools else NO_POOLER) if pooler is None else pooler
+    pooler = (Config.pooler if objective_type.pools else NO_POOLER) if pooler is None else pooler
     if not objective_type.pools and pooler != NO_POOLER:
         raise UsageError(f"the objective {objective} does not pool: leave out --pooler {pooler}.")
     pool = _looked_up("pooler", pooler, POOLERS).Options() if objective_type.pools else NoPoolerOptions()

@@ -233,7 +233,8 @@ def scores_of(objective: Any, outputs: Outputs) -> Float[Array, "B T *H"]:
     scores = pooler.scores(outputs["states"], outputs["mask"]) if hasattr(pooler, "scores") else None
     if scores is None or not hasattr(objective, "with_scores"):
         raise UsageError(
-            "the analysis needs a pooling by scores of the words: attention, dot_attention, learned_norm, naive_norm."
+            "the analysis needs a pooling by scores of the words: attention, dot_attention, "
+            "learned_norm, log_learned_norm, naive_norm."
         )
     return scores
 

@@ -19,7 +19,7 @@ from experiments.run.importance import cosine_of_states, measured
 from tests.harness.test_analyses import EXAMPLES, runs  # noqa: F401  (a fixture)
 from tests.harness.tiny import MASK, STATES, pooler_of
 
-SCORED = ("attention", "dot_attention", "learned_norm", "naive_norm")
+SCORED = ("attention", "dot_attention", "learned_norm", "log_learned_norm", "naive_norm")
 RNG = np.random.default_rng(3)
 LN2 = math.log(2)
 

@@ -87,6 +87,20 @@ def test_learned_norm_shows_its_exponent_and_attention():
     np.testing.assert_allclose(np.asarray(shown["attention"]).sum(1), [1, 1, 1, 0], rtol=1e-6)
 
 
+def test_log_learned_norm_is_a_log_sum_exp_weighed_by_attention():
+    """log r = (1/p) log sum_i a_i exp(p x_i) with a as attention pooling has it; p starts at 1."""
+    pooler = pooler_of("log_learned_norm")
+    pooled, shown = pooler(jnp.asarray(STATES), jnp.asarray(MASK))
+    assert float(pooler.p) == pytest.approx(1.0)
+    for row, length in enumerate(LENGTHS):
+        x, a = STATES[row, :length].astype(float), np.asarray(shown["attention"][row, :length], float)
+        expected = np.log(a @ np.exp(x)) if length else np.zeros(8)
+        np.testing.assert_allclose(pooled[row], expected, rtol=1e-4, atol=1e-6)
+        if length:
+            scores = np.asarray(pooler.scores(jnp.asarray(STATES[[row]]), jnp.asarray(MASK[[row]]))[0, :length], float)
+            np.testing.assert_allclose(a, softmax(scores), rtol=1e-5)
+
+
 def test_the_printed_formula_agrees_with_its_reformulation():
     naive, ours = pooler_of("naive_norm"), pooler_of("learned_norm")
     ours.pool.scorer = naive.scorer

@@ -29,7 +29,10 @@ BAD_LINES = [
     ("--task wordnets", r"unknown task 'wordnets': did you mean 'wordnet'\?"),
     ("--pooler", r"argument --pooler: expected one argument"),
     ("--pool.p-ini 3", r"unknown option '--pool.p-ini': did you mean '--pool.p-init'\?"),
-    ("--pooler mean --pool.heads 2", r"option '--pool.heads': it belongs to --pooler latent_query or learned_norm\."),
+    (
+        "--pooler mean --pool.heads 2",
+        r"option '--pool.heads': it belongs to --pooler latent_query, learned_norm or log_learned_norm\.",
+    ),
     (
         "--path a.csv",
         r"unknown option '--path': it belongs to --task file, triple_file, title_file or amazon_ratings\.",
@@ -58,9 +61,9 @@ def test_a_bad_command_line_is_explained(line, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--pool.p-init 0.5", r"bigru with learned_norm: .*p_init"),
-        ("--pool.heads 3", r"bigru with learned_norm: .*heads"),
-        ("--pool.heads 2 --pool.per head --pool.score none", r"bigru with learned_norm: .*per head needs"),
+        ("--pooler learned_norm --pool.p-init 0.5", r"bigru with learned_norm: .*p_init"),
+        ("--pool.heads 3", r"bigru with log_learned_norm: .*heads"),
+        ("--pool.heads 2 --pool.per head --pool.score none", r"bigru with log_learned_norm: .*per head needs"),
     ],
 )
 def test_options_that_do_not_fit_together(options, message, tmp_path, capsys):

@@ -110,7 +110,7 @@ def test_the_command_of_every_cell_of_every_committed_grid_makes_its_configurati
 
 
 def test_a_flag_that_is_off_has_a_command_too():
-    config = parse_args(["--pool.no-sharpen", "--pool.p-init", "3"])
+    config = parse_args(["--pooler", "learned_norm", "--pool.no-sharpen", "--pool.p-init", "3"])
     assert command_line(config)[-3:] == ["--pool.p-init", "3.0", "--pool.no-sharpen"]
     assert parse_args(command_line(config)) == config != default_config()
 

@@ -1,5 +1,7 @@
 """The random search, short and long, and its oracle against the table of mpmath."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -17,14 +19,25 @@ def test_short_search_finds_nothing():
     assert not report.faults, "\n".join(report.lines())
 
 
+def of_form(form: str) -> list[Program]:
+    """Every layout once; implementations and kinds of attention take turns, so that over the forms a layout has all."""
+    f, every = search.FORMS.index(form), {(x.form, x.layout, x.implementation, x.sharpen): x for x in search.programs()}
+    return [
+        every[form, layout, search.IMPLEMENTATIONS[(f // 2 + i // 2) % 2], (f + i) % 2 == 0]
+        for i, layout in enumerate(search.LAYOUTS)
+    ]
+
+
+def test_every_layout_meets_every_implementation_and_kind_of_attention():
+    chosen = {(x.layout, x.implementation, x.sharpen) for form in search.FORMS for x in of_form(form)}
+    assert chosen == {*itertools.product(search.LAYOUTS, search.IMPLEMENTATIONS, (True, False))}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", search.FORMS)
 def test_long_search_finds_nothing(form):
-    """Every layout, with one implementation for sharpened attention and the other for attention left as it is."""
-    sharpened = search.IMPLEMENTATIONS[search.FORMS.index(form) % 2]
-    of_form = [program for program in search.programs() if program.form == form]
-    chosen = [program for program in of_form if program.sharpen == (program.implementation == sharpened)]
-    report = search.search(rows=20_000, seed=2, chosen=chosen)
+    """``python -m tests.op.search`` goes through all four programs of every form and layout."""
+    report = search.search(rows=20_000, seed=2, chosen=of_form(form))
     print("\n".join(report.lines()))
     assert not report.faults, "\n".join(report.lines())
 

@@ -91,10 +91,10 @@ def sweep_folder(made_once, tmp_path) -> Path:
 def needle_folders(out: Path) -> Path:
     for k in (1, 4):
         for p in (1.0, 2.0, 8.0):
-            line = f"--task needles --data.signals {k} --pool.exponent fixed --pool.p-init {p}"
+            line = f"--task needles --pooler learned_norm --data.signals {k} --pool.exponent fixed --pool.p-init {p}"
             run_folder(out / f"fixed-{k}-{p}", line, 0.9 - abs(p - 8 / k) / 100, p=p, loss=(p - 2) ** 2, fit=p)
         for seed, p in enumerate((2.1, 2.3)):
-            line = f"--task needles --data.signals {k} --seed {seed}"
+            line = f"--task needles --pooler learned_norm --data.signals {k} --seed {seed}"
             run_folder(out / f"learned-{k}-{seed}", line, 0.6, p=p)
             run_folder(out / f"taught-{k}-{seed}", f"{line} --optim.held-out 0.1", 0.6, p=2 * p)
     return out
@@ -256,9 +256,9 @@ def test_needles_compare_the_learned_with_the_best_fixed_exponent(tmp_path):
 def test_a_curve_of_fixed_exponents_is_of_one_pooler_with_one_set_of_options(tmp_path):
     for limit in ("tanh", "abs"):
         for p in (1.0, 2.0, 4.0):
-            line = f"--encoder cnn --pool.exponent fixed --pool.p-init {p} --pool.scale-limit {limit}"
+            line = f"--encoder cnn --pooler learned_norm --pool.exponent fixed --pool.p-init {p} --pool.scale-limit {limit}"
             run_folder(tmp_path / f"{limit}-{p}", line, 0.5 + p / 10 - 0.2 * (limit == "abs"), p=p)
-    run_folder(tmp_path / "learned", "--encoder cnn", 0.8, p=1.5)
+    run_folder(tmp_path / "learned", "--encoder cnn --pooler learned_norm", 0.8, p=1.5)
     figure = figures.fixed_against_learned(records.rows(records.collect([tmp_path])))
     (axis,) = figure.axes
     curves = {curve.get_label(): curve.lines[0].get_xydata().round(9).tolist() for curve in axis.containers}

@@ -63,8 +63,8 @@ def test_the_model_learns_and_the_exponent_moves(finished):
     assert summary["test"]["macro_f1"] > 0.9
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [0, 1, 2, 3, 4]
-    assert records[0]["p"] == pytest.approx(2.0)
-    assert abs(records[-1]["p"] - 2.0) > 0.01
+    assert records[0]["p"] == pytest.approx(1.0)
+    assert abs(records[-1]["p"] - 1.0) > 0.01
     assert records[-1]["train_loss"] < records[1]["train_loss"]
 
 

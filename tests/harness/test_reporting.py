@@ -256,7 +256,8 @@ def test_needles_compare_the_learned_with_the_best_fixed_exponent(tmp_path):
 def test_a_curve_of_fixed_exponents_is_of_one_pooler_with_one_set_of_options(tmp_path):
     for limit in ("tanh", "abs"):
         for p in (1.0, 2.0, 4.0):
-            line = f"--encoder cnn --pooler learned_norm --pool.exponent fixed --pool.p-init {p} --pool.scale-limit {limit}"
+            line = f"--encoder cnn --pooler learned_norm --pool.scale-limit {limit}"
+            line += f" --pool.exponent fixed --pool.p-init {p}"
             run_folder(tmp_path / f"{limit}-{p}", line, 0.5 + p / 10 - 0.2 * (limit == "abs"), p=p)
     run_folder(tmp_path / "learned", "--encoder cnn --pooler learned_norm", 0.8, p=1.5)
     figure = figures.fixed_against_learned(records.rows(records.collect([tmp_path])))

@@ -33,8 +33,9 @@ def points(rows: Sequence[Row]) -> dict[str, dict[Place, tuple[float, float]]]:
     found: dict[str, dict[Place, tuple[float, float]]] = defaultdict(dict)
     for row in rows:
         place = row.key.place
-        if row.key.pooler in LEARNED_NORMS and row.finished[0].trains_p and place in largest and place in mean:
-            p = float(np.mean([run.p.mean() for run in row.finished if run.p is not None]))
+        exponents = [float(run.p.mean()) for run in row.finished if run.p is not None and run.trains_p]
+        if row.key.pooler in LEARNED_NORMS and exponents and place in largest and place in mean:
+            p = float(np.mean(exponents))
             scores = [np.mean([*other[place].scores().values()]) for other in (largest, mean)]
             if p > 0:
                 found[method(row)][place] = float(row.key.measure.scale * (scores[0] - scores[1])), p

@@ -43,9 +43,9 @@ def _equivalent(mine: Mapping[Key, Comparison], measure: Measure) -> str:
     within = [_where(key) for key, c in mine.items() if c.is_equivalent]
     neither = sum(not c.differs and not c.is_equivalent for c in mine.values())
     text = (
-        f"Two one-sided tests (p < {ALPHA:g} after Holm's correction) show that the difference lies within half a point "
-        f"in {len(within)} of {len(mine)} places{_listed(within)}; in {neither} it is neither shown to differ from zero "
-        "nor to be equivalent."
+        f"Two one-sided tests (p < {ALPHA:g} after Holm's correction) show that the difference lies within half a "
+        f"point in {len(within)} of {len(mine)} places{_listed(within)}; in {neither} it is neither shown to differ "
+        "from zero nor to be equivalent."
     )
     average = estimate([comparison.difference.mean for comparison in mine.values()])
     if average.half is None:

@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib import rc_context, rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 STYLE: dict[Any, Any] = dict(rc_params_from_file(Path(__file__).with_suffix(".mplstyle"), use_default_template=False))
 in_style = rc_context(STYLE)
@@ -89,3 +89,19 @@ def within(axis: Axes, lowest: float, highest: float, which: str = "x") -> None:
     """End an axis at the ends of what is possible: no rate is below 0 % or above 100 %."""
     low, high = getattr(axis, f"get_{which}lim")()
     getattr(axis, f"set_{which}lim")(max(low, lowest), min(high, highest))
+
+
+def log_axis(axis: Axes, which: str = "x", values: Sequence[float] = ()) -> None:
+    """Draw an axis in logarithms, with a tick at every value that leaves room for the text of the one before.
+
+    Without values the ticks are at round numbers.
+    """
+    ticks: list[float] = []
+    for value in sorted(values):
+        if not ticks or value > 1.4 * ticks[-1]:
+            ticks.append(value)
+    getattr(axis, f"set_{which}scale")("log")
+    side = getattr(axis, f"{which}axis")
+    side.set_major_locator(FixedLocator(ticks) if ticks else LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+    side.set_minor_locator(NullLocator())
+    side.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -6,11 +6,21 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from experiments.base.figures import COLOURS, COLUMN, MARKERS, WIDTH, in_style, legend_below, panels, series, within
+from experiments.base.figures import (
+    COLOURS,
+    COLUMN,
+    MARKERS,
+    WIDTH,
+    in_style,
+    legend_below,
+    log_axis,
+    panels,
+    series,
+    within,
+)
+from experiments.reporting import max_or_mean
 from experiments.reporting.labels import in_words, names, parts, task_and_encoder, without_exponent
 from experiments.reporting.measures import Measure
 from experiments.reporting.needles import best_and_learned
@@ -136,7 +146,7 @@ def fixed_against_learned(rows: Sequence[Row]) -> Figure | None:
             style["markersize"] *= 1.6
             for run in (run for row in curves[key] for run in row.finished if run.trains_p):
                 axis.plot(np.mean(run.facts["p"]), measure.scale * run.score, label=learned, **style)
-        _log_axis(axis, [_p(row) for key in keys for row in _fixed(curves[key])])
+        log_axis(axis, "x", [_p(row) for key in keys for row in _fixed(curves[key])])
         task, encoder, setting, _ = place
         axis.set(title=_title(f"{task}, {encoder}", setting, [x[2] for x in places if x[:2] == (task, encoder)]))
         axis.set(xlabel="exponent p (log scale)", ylabel=measure.axis)
@@ -166,46 +176,32 @@ def _p(row: Row) -> float:
     return float(np.mean(row.finished[0].facts["p"]))
 
 
-def _log_axis(axis: Axes, values: Sequence[float], which: str = "x") -> None:
-    """Draw an axis in logarithms, with a tick at every value that leaves room for the text of the one before."""
-    ticks: list[float] = []
-    for value in sorted(values):
-        if not ticks or value > 1.4 * ticks[-1]:
-            ticks.append(value)
-    getattr(axis, f"set_{which}scale")("log")
-    side = getattr(axis, f"{which}axis")
-    side.set_major_locator(FixedLocator(ticks))
-    side.set_minor_locator(NullLocator())
-    side.set_major_formatter(StrMethodFormatter("{x:g}"))
-
-
 @in_style
 def needles(rows: Sequence[Row]) -> Figure | None:
-    """The best fixed p and the learned p against the number of signal words in a text."""
-    ways = defaultdict(list)
-    for line in best_and_learned(rows):
-        ways[line.way].append(line)
-    lines = max(ways.values(), key=len, default=[])
+    """The best fixed p and the learned p against the number of signal words in a text, a panel a learned norm."""
+    lines = best_and_learned(rows)
+    ways = list(dict.fromkeys(line.way for line in lines))
     labels = ["best fixed p", "within 25 % of it", *map(_from, ways)]
-    if len(lines) < 2:
+    if len({line.signals for line in lines}) < 2:
         return None
-    figure, (axis,) = panels(1, SQUARE, legend=labels)
-    k = [line.signals for line in lines]
-    best = np.array([line.best for line in lines])
-    axis.fill_between(k, 0.75 * best, 1.25 * best, color=COLOURS[0], alpha=0.15, label="within 25 % of it")
-    axis.plot(k, best, marker="o", color=COLOURS[0], label="best fixed p")
-    for index, (way, own) in enumerate(ways.items(), start=1):
-        style: dict[str, Any] = {"marker": MARKERS[index], "color": COLOURS[index], "linestyle": "--"}
-        found = [line.learned for line in own]
-        halves = [one.half or 0 for one in found]
-        axis.errorbar([line.signals for line in own], [one.mean for one in found], halves, label=_from(way), **style)
-    _log_axis(axis, k)
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(FixedLocator([1, 1.5, 2, 3, 4, 6, 8, 12, 16]))
-    axis.yaxis.set_minor_locator(NullLocator())
-    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set(xlabel="k, signal words in a text (log scale)", ylabel="exponent p (log scale)")
-    legend_below(figure, [axis], labels)
+    poolers = _by(lines, lambda line: line.pooler)
+    figure, axes = panels(len(poolers), SQUARE, legend=labels)
+    for axis, (pooler, ours) in zip(axes, poolers.items(), strict=True):
+        fixed = {line.signals: line.best for line in ours}
+        k, best = [*fixed], np.array([*fixed.values()])
+        axis.fill_between(k, 0.75 * best, 1.25 * best, color=COLOURS[0], alpha=0.15, label="within 25 % of it")
+        axis.plot(k, best, marker="o", color=COLOURS[0], label="best fixed p")
+        for way, own in _by(ours, lambda line: line.way).items():
+            index = 1 + ways.index(way)
+            style: dict[str, Any] = {"marker": MARKERS[index], "color": COLOURS[index], "linestyle": "--"}
+            halves = [line.learned.half or 0 for line in own]
+            signals, learned = [line.signals for line in own], [line.learned.mean for line in own]
+            axis.errorbar(signals, learned, halves, label=_from(way), **style)
+        log_axis(axis, "x", k)
+        log_axis(axis, "y")
+        axis.set(xlabel="k, signal words in a text (log scale)", ylabel="exponent p (log scale)")
+        axis.set(title=pooler.replace("_", " ") if len(poolers) > 1 else "")
+    legend_below(figure, axes, labels)
     return figure
 
 
@@ -265,6 +261,12 @@ def figures(measure: Measure) -> dict[str, tuple[str, str, Callable[[Sequence[Ro
             "needles",
             "The best fixed exponent and learned ones, with 95 % intervals, against the number of signal words",
             needles,
+        ),
+        "max_or_mean": (
+            "max-or-mean",
+            "The learned exponent against what max is ahead of mean by, a mark a place and learned norm; rho is "
+            "Spearman's rank correlation over n places",
+            max_or_mean.draw,
         ),
         "hardness": ("hardness", "Entropy of the attention over training, mean over seeds: low is hard", hardness),
     }

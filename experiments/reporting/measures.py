@@ -8,6 +8,8 @@ import numpy as np
 from experiments.base.errors import DataError, unknown
 from experiments.objectives import OBJECTIVES
 
+HALF_A_POINT = 0.005
+
 
 class Measure(NamedTuple):
     """A metric: its name in run folders, what it is called, and how its values are read."""
@@ -23,6 +25,11 @@ class Measure(NamedTuple):
     def scale(self) -> int:
         """What values are multiplied by where they are shown in percent."""
         return 100 if self.is_share else 1
+
+    @property
+    def margin(self) -> float | None:
+        """The largest difference that does not matter; None where no such margin is agreed on."""
+        return HALF_A_POINT if self.is_share else None
 
     @property
     def digits(self) -> int:

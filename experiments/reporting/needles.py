@@ -8,16 +8,17 @@ import numpy as np
 
 from experiments.reporting.formats import Cell, Table
 from experiments.reporting.measures import Measure
-from experiments.reporting.records import Row, Run
+from experiments.reporting.records import LEARNED_NORMS, Row, Run
 from experiments.reporting.statistics import Estimate, estimate
 
 CLOSE = 0.25
 
 
 class Line(NamedTuple):
-    """One number of signal words, and one way to learn the exponent."""
+    """One number of signal words, one learned norm, and one way to learn its exponent."""
 
     signals: int
+    pooler: str
     way: str
     """What the exponent learns from, and how many times faster than the other parameters."""
     best: float
@@ -43,13 +44,16 @@ class Line(NamedTuple):
 
 
 def best_and_learned(rows: Sequence[Row]) -> list[Line]:
-    """Return a line for every number of signal words and every learned exponent that has fixed ones beside it."""
-    groups: dict[int, list[Row]] = defaultdict(list)
+    """Return a line for every number of signal words and every learned exponent that has fixed ones beside it.
+
+    Fixed and learned exponents that are compared are of the same pooler.
+    """
+    groups: dict[tuple[int, str], list[Row]] = defaultdict(list)
     for row in rows:
-        if row.finished and row.key.task == "needles" and row.key.pooler == "learned_norm":
-            groups[row.finished[0].config.data.signals].append(row)  # type: ignore[union-attr]
+        if row.finished and row.key.task == "needles" and row.key.pooler in LEARNED_NORMS:
+            groups[row.finished[0].config.data.signals, row.key.pooler].append(row)  # type: ignore[union-attr]
     lines = []
-    for signals, group in sorted(groups.items()):
+    for (signals, pooler), group in sorted(groups.items()):
         fixed = [row for row in group if not row.finished[0].trains_p]
         learned = [row for row in group if row.finished[0].trains_p]
         for row in learned if len(fixed) > 1 else []:
@@ -60,6 +64,7 @@ def best_and_learned(rows: Sequence[Row]) -> list[Line]:
             lines.append(
                 Line(
                     signals,
+                    pooler,
                     _way(row.finished[0]),
                     _p(best.finished[0]),
                     _p(lowest.finished[0]),
@@ -100,11 +105,22 @@ def table(lines: Sequence[Line], measure: Measure) -> Table:
     way = "p learns from, times the rate of the rest"
     ratios = (f"learned / best by {score}", "by loss")
     end = ("best p by training loss at the end", "learned p there")
-    header = ("k", way, f"best p by {score}", f"{score} there", "best p by loss", "learned p", score, *ratios, *end)
+    header = (
+        "k",
+        "pooler",
+        way,
+        f"best p by {score}",
+        f"{score} there",
+        "best p by loss",
+        "learned p",
+        score,
+        *ratios,
+        *end,
+    )
     rows: list[tuple[Cell, ...]] = []
     for line in lines:
         fixed: tuple[Cell, ...] = (line.best, line.best_score, line.lowest)
         learned: tuple[Cell, ...] = (line.learned, line.learned_score)
         compared = (line.ratio(line.best), line.ratio(line.lowest), line.fitted, line.final)
-        rows.append((line.signals, line.way, *fixed, *learned, *compared))
-    return Table(header, tuple(rows), (0, 0, 2, 4, 2, 2, 4, 2, 2, 2, 2))
+        rows.append((line.signals, line.pooler, line.way, *fixed, *learned, *compared))
+    return Table(header, tuple(rows), (0, 0, 0, 2, 4, 2, 2, 4, 2, 2, 2, 2))

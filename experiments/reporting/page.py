@@ -88,9 +88,15 @@ half the 95 % interval of the mean over seeds and folds (Student's t). The test 
 parameters were chosen on validation."""
 
 TESTS = """Differences to attention pooling are taken run by run and tested by Student's
-paired t-test, corrected by Holm's method for all comparisons of the section. Over places (a place is a task, an encoder
-and their options) the mean differences are tested by Wilcoxon's signed-rank test, corrected for the number of poolers;
-places that share a task are not independent, so read these p-values as a summary, not as proof."""
+paired t-test, corrected by Holm's method for all comparisons of the section. Where scores are shares, two one-sided
+paired t-tests (Schuirmann, 1987) ask whether the difference lies within half a point, which is equivalence here; Holm's
+method corrects them for their own number. Where neither a difference nor equivalence is shown, the runs are too few to
+tell. The smallest difference that a paired test would find is that of the noncentral t distribution, with the observed
+standard deviation of the differences taken for the true one.
+
+Over places (a place is a task, an encoder and their options) the mean differences are tested by Wilcoxon's signed-rank
+test, corrected for the number of poolers. Places that share a task are not independent, so read these p-values, and the
+intervals over places, as a summary, not as proof."""
 
 
 class _Table(NamedTuple):
@@ -200,7 +206,10 @@ def _tables(part: _Part, baselines: Sequence[Row]) -> list[_Table]:
         said = sentences.needles_in_words(part.lines, measure)
         blocks.append(_Table("", f"{name}-needles", needles.table(part.lines, measure), said))
     if found and not part.lines:
-        before = "Against attention pooling, over all places; time is that of a training step as a multiple of its:"
+        before = (
+            "Against attention pooling, over all places; the interval is over places, those that differ or are "
+            "equivalent are counted after correction, and time is that of a training step as a multiple of its:"
+        )
         table = tables.against_attention(statistics.overall(found), rows)
         blocks.append(_Table(before, f"{name}-overall", table, sentences.in_words(found, measure)))
     if any(row.key.pooler == "naive_norm" or row.failed for row in rows):

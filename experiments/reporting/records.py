@@ -30,6 +30,9 @@ OF_POOLER = ("pool.", "optim.p_multiplier", "optim.held_out")
 """What options of the pooler begin with: those that say how its exponent is learned are among them."""
 
 
+LEARNED_NORMS = ("learned_norm", "log_learned_norm")
+
+
 class Key(NamedTuple):
     """What the runs of a row share: all but seed and fold. Options are those that are not at their default."""
 

@@ -30,6 +30,8 @@ def results(rows: Sequence[Row], found: Mapping[Key, Comparison], *, brief: bool
     columns |= {"failed": 0} if failures else {}
     columns |= dict.fromkeys(metrics, 4)
     columns |= {"difference": 4, "Holm p": 3} if found else {}
+    margins = any(comparison.equivalence is not None for comparison in found.values())
+    columns |= {"equivalence Holm p": 3} if margins else {}
     columns |= {"p": 2, "parameters": 0, "seconds": 0}
     lines = []
     for row in sorted(rows, key=lambda row: (objectives.index(row.key.objective), -row.gain)):
@@ -43,6 +45,7 @@ def results(rows: Sequence[Row], found: Mapping[Key, Comparison], *, brief: bool
         cells += [_tested(row, own[header]) if header in own else None for header in metrics]
         if found:
             cells += [comparison.difference, comparison.corrected] if comparison else [None, None]
+            cells += [comparison.equivalence_corrected if comparison else None] if margins else []
         cells.append(estimate(exponents) if exponents else None)
         cells.append(", ".join(str(count) for count in sorted({run.facts["parameters"] for run in row.finished})))
         cells.append(_of(row, lambda run: run.facts["seconds"]["total"]))
@@ -143,25 +146,28 @@ def _pivot_cell(row: Row, comparison: Comparison | None, usual: int, best: float
     measure = row.key.measure
     text = words(estimate([measure.scale * run.score for run in row.finished]), measure.digits)
     text = f"**{text}**" if row.gain >= best - 1e-11 else text
-    tested = comparison is not None and comparison.corrected is not None and comparison.corrected < 0.05
-    return text + " *" * tested + note
+    return text + " *" * (comparison is not None and comparison.differs) + note
 
 
 def against_attention(lines: Sequence[Overall], rows: Sequence[Row]) -> Table:
     """Return one row a pooler: how often its mean is ahead of that of attention pooling, and by how much on average.
 
+    The interval of the difference is over places; `differ` and `equivalent` count the places where a test shows that.
     Time is that of a token in training, as a multiple of attention pooling's: the geometric mean over the places.
     """
     pace = {row.key: _pace(row) for row in rows}
     measure = rows[0].key.measure
-    header = ("pooler", "places", *measure.ahead, "mean difference", "Wilcoxon p", "Holm p", "time")
-    body = []
+    shown = ("differ", "equivalent") if measure.margin else ("differ",)
+    header = ("pooler", "places", *measure.ahead, "mean difference", *shown, "Wilcoxon p", "Holm p", "time")
+    body: list[tuple[Cell, ...]] = []
     for line in lines:
-        d = np.array(line.differences)
-        counts = (len(d), int((measure.sign * d > 0).sum()), int((measure.sign * d < 0).sum()))
-        tests = line.p_value, line.corrected
-        body.append((line.method, *counts, float(d.mean()), *tests, _relative(line.method, pace)))
-    return Table(header, tuple(body), (0, 0, 0, 0, 4, 3, 3, 2))
+        d = measure.sign * np.array([comparison.difference.mean for comparison in line.comparisons])
+        counts = (len(d), int((d > 0).sum()), int((d < 0).sum()))
+        differ = sum(comparison.differs for comparison in line.comparisons)
+        tested = (differ, sum(comparison.is_equivalent for comparison in line.comparisons))[: len(shown)]
+        time = _relative(line.method, pace)
+        body.append((line.method, *counts, line.difference, *tested, line.p_value, line.corrected, time))
+    return Table(header, tuple(body), (0, 0, 0, 0, 4, *[0] * len(shown), 3, 3, 2))
 
 
 def _pace(row: Row) -> float | None:

@@ -6,15 +6,31 @@ import doctest
 import io
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from experiments import report, train
 from experiments.objectives import OBJECTIVES
-from experiments.reporting import attended, figures, labels, measures, needles, records, sentences, statistics, tables
+from experiments.poolers import POOLERS, LearnedNorm
+from experiments.reporting import (
+    attended,
+    figures,
+    labels,
+    max_or_mean,
+    measures,
+    needles,
+    records,
+    sentences,
+    statistics,
+    tables,
+)
 from experiments.reporting.statistics import Estimate, estimate, holm, paired
 from experiments.run import plot
 from experiments.run.config import default_objective, parse_args, to_json
@@ -134,6 +150,91 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
+def test_two_one_sided_tests_by_hand():
+    """Differences .001, .002, .003: the standard error is .001 / sqrt 3, and with 2 df P(T < t) has a closed form."""
+
+    def below(t):
+        return 0.5 + t / (2 * (2 + t**2) ** 0.5)
+
+    ours, theirs = {0: 0.501, 1: 0.602, 2: 0.703}, {0: 0.5, 1: 0.6, 2: 0.7}
+    error = 0.001 / 3**0.5
+    for margin, nearer in ((0.005, 0.003), (0.002, 0.0), (0.001, -0.001)):
+        found = paired(ours, theirs, margin)
+        assert found.equivalence == pytest.approx(1 - below(nearer / error))
+        mirrored = paired(theirs, ours, margin)
+        assert mirrored.equivalence == pytest.approx(found.equivalence), "the margin reaches as far to both sides"
+    assert paired(ours, theirs).equivalence is None
+    assert paired({0: 0.6, 1: 0.7}, {0: 0.5, 1: 0.6}, 0.005).equivalence is None, "no spread, no test"
+
+
+def spread(n, deviation):
+    """An estimate of n values with this standard deviation: half is t times its standard error."""
+    return Estimate(0.0, float(scipy.stats.t.isf(0.025, n - 1)) * deviation / n**0.5, n)
+
+
+def test_the_difference_that_would_be_found():
+    """G*Power 3, one-sample t-test, two tails: 34 differences of mean 0.5 s are found with power 0.807778."""
+    assert statistics.detectable(spread(34, 1.0), power=0.807778) == pytest.approx(0.5, abs=1e-5)
+    assert statistics.detectable(spread(34, 0.02), power=0.807778) == pytest.approx(0.01, abs=1e-6)
+    rng = np.random.default_rng(0)
+    for n, level in ((2, 0.05), (5, 0.05), (3, 0.05 / 60), (5, 0.05 / 60)):
+        size = statistics.detectable(spread(n, 1.0), level)
+        draws = rng.normal(size, 1.0, (20000, n))
+        tests = scipy.stats.ttest_1samp(draws, 0, axis=1)
+        found = (tests.pvalue < level) & (tests.statistic > 0)
+        assert found.mean() == pytest.approx(0.8, abs=0.01), "a standard error of the simulation is 0.003"
+
+
+def test_the_learned_norms_are_those_of_the_table_of_poolers():
+    assert {name for name, pooler in POOLERS.items() if issubclass(pooler, LearnedNorm)} == set(records.LEARNED_NORMS)
+
+
+DEVIATIONS = np.array([-0.01, -0.005, 0.0, 0.005, 0.01])
+"""With a mean of 0 and a standard deviation of 0.0079057."""
+
+
+def test_places_that_differ_that_are_equivalent_and_that_are_neither(tmp_path):
+    """Differences of both learned norms: small ones on trec, large ones on subj, noise on sst2.
+
+    The tests of log_learned_norm on trec are not possible, because its differences do not vary.
+    """
+    differences = {"trec": DEVIATIONS / 50, "subj": 0.05 + DEVIATIONS / 50, "sst2": DEVIATIONS}
+    for task, own in differences.items():
+        for seed, difference in enumerate(own):
+            line = f"--task {task} --encoder cnn --seed {seed}"
+            run_folder(tmp_path / "runs" / f"{task}-attention-{seed}", f"{line} --pooler attention", 0.8)
+            for pooler in records.LEARNED_NORMS:
+                same = pooler == "log_learned_norm" and task == "trec"
+                score = 0.8 if same else 0.8 + difference
+                run_folder(tmp_path / "runs" / f"{task}-{pooler}-{seed}", f"{line} --pooler {pooler}", score, p=2.0)
+    rows = records.rows(records.collect([tmp_path / "runs"]))
+    found = statistics.comparisons(rows)
+    assert {(key.pooler, key.task) for key, c in found.items() if c.differs} == {
+        (pooler, "subj") for pooler in records.LEARNED_NORMS
+    }
+    assert [(key.pooler, key.task) for key, c in found.items() if c.is_equivalent] == [("learned_norm", "trec")]
+    assert {comparison.strictest for comparison in found.values()} == {0.05 / 5}
+    table = tables.against_attention(statistics.overall(found), rows)
+    assert table.header[4:7] == ("mean difference", "differ", "equivalent")
+    mean, half, n = estimate([0.0, 0.05, 0.0])
+    for pooler, differ, equivalent in (("learned_norm", 1, 1), ("log_learned_norm", 1, 0)):
+        (line,) = (row for row in table.rows if row[0] == pooler)
+        assert line[4] == (pytest.approx(mean), pytest.approx(half), n)
+        assert line[5:7] == (differ, equivalent)
+    ours, logs = sentences.in_words(found, measures.measure_of("classify")).split("\n\n")
+    assert (
+        "Two one-sided tests (p < 0.05 after Holm's correction) show that the difference lies within half a point in 1 "
+        "of 3 places (trec with cnn); in 1 it is neither shown to differ from zero nor to be equivalent. The interval "
+        "of the mean difference over the places does not lie within half a point."
+    ) in ours
+    assert ours.startswith("`learned_norm`: ")
+    assert logs.startswith("`log_learned_norm`: ")
+    assert "within half a point in 0 of 3 places; in 2 it is neither" in logs
+    # With five runs a difference of 1.6820 standard deviations has a power of 0.8, as simulated above.
+    assert f"with power 0.8 is {1.682 * 0.79057 / 50:.2f} points at p < 0.05, and " in ours
+    assert f"with power 0.8 is {1.682 * 0.79057 * 51 / 100:.2f} points at p < 0.05, and " in logs
+
+
 def test_every_comparison_is_with_attention_at_the_same_place(sweep_folder):
     rows = records.rows(records.collect([sweep_folder]))
     found = statistics.comparisons(rows)
@@ -251,6 +352,83 @@ def test_needles_compare_the_learned_with_the_best_fixed_exponent(tmp_path):
     assert [(line.is_close(line.best), line.is_close(line.lowest)) for line in lines] == [(False, True), (True, True)]
     assert lines[0].learned.mean == pytest.approx(2.2)
     assert [(line.fitted, line.final.mean) for line in lines] == [(1.0, pytest.approx(2.2))] * 2
+
+
+def test_each_learned_norm_has_its_own_best_exponent(tmp_path):
+    """Best fixed exponents of the logarithmic form are twice those of the other."""
+    needle_folders(tmp_path / "needles")
+    for k in (1, 4):
+        for p in (1.0, 2.0, 4.0, 16.0):
+            line = (
+                f"--task needles --pooler log_learned_norm --data.signals {k} --pool.exponent fixed --pool.p-init {p}"
+            )
+            run_folder(tmp_path / "needles" / f"log-{k}-{p}", line, 0.9 - abs(p - 16 / k) / 100, p=p, fit=p)
+        line = f"--task needles --pooler log_learned_norm --data.signals {k}"
+        run_folder(tmp_path / "needles" / f"log-{k}", line, 0.6, p=4.0)
+    rows = records.rows(records.collect([tmp_path / "needles"]))
+    lines = needles.best_and_learned(rows)
+    assert {(line.pooler, line.signals): line.best for line in lines} == {
+        ("learned_norm", 1): 8.0,
+        ("learned_norm", 4): 2.0,
+        ("log_learned_norm", 1): 16.0,
+        ("log_learned_norm", 4): 4.0,
+    }
+    assert [axis.get_title() for axis in figures.needles(rows).axes] == ["learned norm", "log learned norm"]
+    said = sentences.needles_in_words(lines, measures.measure_of("classify"))
+    assert "`log_learned_norm`:\n\n- Learned from all texts, 10 times as fast as the rest, p is within 25 %" in said
+    assert "best fixed p for 1 by accuracy (4), for 0 by loss of 2" in said.partition("`log_learned_norm`")[2]
+
+
+GAINS = {"trec": 0.02, "subj": -0.01, "sst2": 0.04, "wordnet": 0.0}
+"""What max is ahead of mean by: the ranks are 3, 1, 4, 2."""
+LEARNED = {"learned_norm": (2.5, 2.0, 3.0, 4.0), "log_learned_norm": (1.0, 1.0, 1.0, 1.0)}
+"""Learned exponents of these tasks: the ranks of the first are 2, 1, 3, 4, and those of the second are equal."""
+
+
+def gain_folders(out: Path, encoders=("cnn",), seeds=(0, 1)) -> list[records.Row]:
+    for index, (task, gain) in enumerate(GAINS.items()):
+        for encoder in encoders:
+            for seed in seeds:
+                line = f"--task {task} --encoder {encoder} --seed {seed}"
+                name = f"{task}-{encoder}-{seed}"
+                run_folder(out / f"mean-{name}", f"{line} --pooler mean", 0.7 + seed / 10)
+                run_folder(out / f"max-{name}", f"{line} --pooler max", 0.7 + seed / 10 + gain)
+                for pooler, learned in LEARNED.items():
+                    p = [learned[index] - 1, learned[index] + 1]
+                    run_folder(out / f"{pooler}-{name}", f"{line} --pooler {pooler}", 0.7, p=p)
+                fixed = f"{line} --pooler learned_norm --pool.exponent fixed"
+                run_folder(out / f"fixed-{name}", fixed, 0.7, p=2.0)
+    return records.rows(records.collect([out]))
+
+
+def test_learned_exponents_against_what_max_is_ahead_of_mean_by(tmp_path):
+    """Spearman's rho is 1 - 6 (1 + 0 + 1 + 4) / (4 * 15) = 0.4; constant exponents have none."""
+    rows = gain_folders(tmp_path)
+    _, _, draw = figures.figures(rows[0].key.measure)["max_or_mean"]
+    (axis,) = draw(rows).axes
+    marks = {line.get_label(): line.get_xydata() for line in axis.lines if line.get_marker() != "None"}
+    assert set(marks) == {"learned norm: rho = 0.40, n = 4", "log learned norm: n = 4"}
+    expected = sorted([100 * gain, p] for gain, p in zip(GAINS.values(), LEARNED["learned_norm"], strict=True))
+    assert np.sort(marks["learned norm: rho = 0.40, n = 4"], axis=0)[:, 0] == pytest.approx([x for x, _ in expected])
+    found = max_or_mean.points(rows)["learned norm"]
+    assert sorted(found.values()) == [pytest.approx(point) for point in expected]
+    assert [text.get_text() for text in axis.texts] == ["subj", "wordnet", "trec", "sst2"], "in the order of the gains"
+    assert axis.get_yscale() == "log"
+    less = [row for row in rows if row.key.task not in ("trec", "subj") or row.key.pooler != "max"]
+    assert draw(less) is None, "two places are too few"
+
+
+def test_labels_of_many_places_do_not_touch(tmp_path):
+    """Places at the same point have labels beside each other."""
+    figure = max_or_mean.draw(gain_folders(tmp_path, encoders=("bag", "cnn", "bigru"), seeds=(0,)))
+    FigureCanvasAgg(figure).draw()
+    (axis,) = figure.axes
+    boxes = [Text.get_window_extent(text) for text in axis.texts]
+    assert len(boxes) == 12
+    assert all(one.x1 <= other.x0 for one, other in pairwise(boxes))
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= figure.bbox.width
+    assert max(box.y1 for box in boxes) <= figure.bbox.height
 
 
 def test_a_curve_of_fixed_exponents_is_of_one_pooler_with_one_set_of_options(tmp_path):

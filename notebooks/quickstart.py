@@ -25,7 +25,7 @@ small = os.environ.get("SMALL") == "1"
 os.environ.setdefault("RUNS", "runs/quickstart")
 tiny = "--encoder bag --epochs 1 --evaluations 1 --data.buckets 1 --data.batch-size 1024 --data.max-len 12"
 os.environ["MODEL"] = tiny if small else "--encoder bigru"
-os.environ["POOLERS"] = "learned_norm attention" if small else "learned_norm attention mean"
+os.environ["POOLERS"] = "log_learned_norm attention" if small else "log_learned_norm attention mean"
 os.environ["SEEDS"] = "0" if small else "0 1 2"
 os.environ["TOKENS"] = "8000" if small else "1000000"
 
@@ -79,7 +79,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 from IPython.display import HTML, Image, Markdown
 
 runs = Path(os.environ["RUNS"])
-Image(runs / "learned_norm-0" / "training.png", width=900)
+Image(runs / "log_learned_norm-0" / "training.png", width=900)
 
 # %% [markdown]
 # ## What a text is read by
@@ -89,7 +89,7 @@ Image(runs / "learned_norm-0" / "training.png", width=900)
 # %% language="bash"
 # set -e
 # rm -f "$RUNS.html"
-# python -m experiments.explain "$RUNS/learned_norm-0" --html "$RUNS.html" \
+# python -m experiments.explain "$RUNS/log_learned_norm-0" --html "$RUNS.html" \
 #     "a small domesticated feline mammal that is kept as a pet" "the act of singing in a loud voice"
 
 # %%

@@ -24,7 +24,7 @@ from lnpool._formulas.safe import log_ratio
 EXPONENTS = (0.5, 30.0)
 SILENT = -1e12  # log of a zero linear state: its exponential is 0, and the cube that second derivatives hold a float32
 FARTHEST = -1e4  # the least log(h/reference) of log states: no share, and second derivatives multiply its square by r
-SMALLEST_SUM = 4e-18  # of W: second derivatives hold 1/W^2, and that is still a float32
+SMALLEST_SUM = 4e-18  # of W: what float32 cannot hold of its terms is then below 1e-20 of it
 LARGEST_RATIO = 1e34  # of r to W: second derivatives hold it, times p and a direction
 
 
@@ -60,14 +60,25 @@ def sums(p: Array, d: Array, z: Array, log_v: Array, sharpen: bool) -> tuple[Arr
     return terms, terms * (d + z if sharpen else d)
 
 
+def _as_constant(w: Array) -> tuple[Array, Array]:
+    """c and u with W = c(1 + u), where c is W without a derivative, so that u is 0.
+
+    Second derivatives of functions of u hold no 1/W^2, which would meet r before the terms that make up for it.
+    """
+    c = lax.stop_gradient(w)
+    return c, (w - c) / c
+
+
 def log_mean(p: Array, w: Array) -> Array:
     """rho = log(r/reference) from the sum W > 0."""
-    return jnp.log(w) / p
+    c, u = _as_constant(w)
+    return (jnp.log(c) + jnp.log1p(u)) / p
 
 
 def slope(p: Array, w: Array, e: Array, rho: Array, mean_z: Array, sharpen: bool) -> Array:
     """dlog r/dp from the sums W > 0 and E."""
-    return (e / w - (mean_z if sharpen else 0) - rho) / p
+    c, u = _as_constant(w)
+    return (e / c / (1 + u) - (mean_z if sharpen else 0) - rho) / p
 
 
 def pooled(is_linear: bool, reference: Array, rho: Array, log_output: bool) -> Array:

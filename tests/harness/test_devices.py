@@ -43,6 +43,16 @@ def small_shares(monkeypatch):
     monkeypatch.setattr(devices, "SMALLEST", 32)
 
 
+@pytest.fixture
+def optimised(monkeypatch):
+    """Programs that run for longer than they compile are compiled as users do it, here and in the processes started."""
+    before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "True"
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "False")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The folder of a run on one device."""
@@ -270,6 +280,7 @@ def test_two_processes_stop_together_and_go_on(alone, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
+@pytest.mark.usefixtures("optimised")
 def test_two_processes_finish_the_main_job(tmp_path):
     """As far from one device as two devices of one process are: by the order of sums."""
     line = ["-m", "experiments.train", "--epochs", "1"]

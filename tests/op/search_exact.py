@@ -116,6 +116,10 @@ class Exact:
         value = s.log_r if self.log_output else s.r
         return Gradients(value, np.where(self.keep, by_x, 0), gain * s.b, gain * s.slope)
 
+    def zeros(self, a: Rows):
+        """Which tokens have h = 0 [N T]."""
+        return self.keep & (a.x == (0 if self.linear else -np.inf))
+
     def along(self, a: Rows, directions: Rows) -> Gradients:
         """The directional derivative of the gradients."""
         u = np.log(np.where(a.x > 0, a.x, 1)) if self.linear else self.limit.u(a.x)
@@ -124,6 +128,8 @@ class Exact:
         move = np.max(np.where(self.keep, by_u + np.abs(directions.z), 0), axis=1, keepdims=True)
         p, dp = a.p[:, None], directions.p[:, None]
         step = STEP / (1 + (1 + np.abs(p)) * (1 + move) + np.abs(dp) * reach)
+        pole = self.zeros(a).any(axis=1, keepdims=True) & (p != 0) & (dp != 0)  # at p = 0: the difference stays away
+        step = np.where(pole, np.minimum(step, 10 * STEP * np.abs(p) / np.where(dp == 0, 1, np.abs(dp))), step)
         up, down = (
             self.gradients(Rows(a.x + e * directions.x, a.z + e * directions.z, (p + e * dp)[:, 0]))
             for e in (step, -step)
@@ -248,6 +254,7 @@ def _expected(program, problem, second):
             ok
             & inside
             & ((r == 0) | (r > 1e3 * TINY) | program.log_output)
+            & ((r * (1 + np.abs(a.p[:, None])) * (1 + np.abs(moving.p[:, None])) < HUGE) | program.log_output)
             & (np.abs(a.p[:, None]) <= 1e4)
             & ~_at_a_kink(exact, a, moving)
         )
@@ -351,8 +358,7 @@ def _comparable(exact: Exact, a: Rows):
 def _at_a_kink(exact: Exact, a: Rows, moving: Rows):
     """Rows whose second derivative meets a corner of a scale limit, or a step at zero states and p = 0 or 1 [N 1]."""
     near = lambda corner: np.abs(a.x - corner) <= 300 * STEP * np.abs(moving.x)  # noqa: E731  # log x curves there
-    zero = exact.keep & (a.x == (0 if exact.linear else -np.inf))
-    step = zero.any(1, keepdims=True) & (np.abs(a.p) <= 4 * STEP * np.abs(moving.p))[:, None]
+    step = exact.zeros(a).any(1, keepdims=True) & (np.abs(a.p) <= 4 * STEP * np.abs(moving.p))[:, None]
     if exact.linear:
         at = exact.keep & (a.x == 0) & (a.p[:, None] == 1)
     elif exact.limit is LIMITS["relu_clip"]:

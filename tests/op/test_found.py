@@ -8,7 +8,7 @@ import pytest
 import lnpool
 import lnpool.nn
 from tests.op.oracle import solve
-from tests.op.running import ALL, REVERSE
+from tests.op.running import ALL, REVERSE, float64
 from tests.op.transforms import SIZES
 
 implementations = pytest.mark.parametrize("implementation", REVERSE)
@@ -242,6 +242,27 @@ def test_gradients_at_infinite_scores_are_finite(implementation):
     for z in ([0, -np.inf, 0], [0, np.inf, 0], [-np.inf] * 3):
         f = lambda x, z, p: lnpool.pool(x, z, p, implementation=implementation)[0]  # noqa: E731
         finite(jax.grad(f, (0, 1, 2))(x, jnp.asarray(z, jnp.float32), 2.5))
+
+
+# --- second derivatives ---
+
+
+@implementations
+def test_second_derivatives_where_r_is_large_and_attention_there_small(implementation):
+    """r is 4e13 and the sum W, hardly more than the attention at the largest state, 7e-14: r/W^2 is no float32."""
+    x, z, p = [0.3, -0.7, -1.5, 34.6, -0.5, -2.5, -1.4], [-1.4, 0.8, 0.4, -1.9, 1.4, 0.2, 0.45], 9.16
+    along = [np.cos(np.arange(7.0))[:, None], np.sin(np.arange(7.0)), 1.5]
+
+    def curved(implementation):
+        a, way = [jnp.asarray(x)[:, None], jnp.asarray(z), jnp.asarray(p)], [jnp.asarray(v) for v in along]
+        f = lambda a: lnpool.pool(*a, log_states=True, implementation=implementation)[0]  # noqa: E731
+        dot = lambda a: sum(jnp.sum(d * v) for d, v in zip(jax.grad(f)(a), way, strict=True))  # noqa: E731
+        return jax.tree.map(np.asarray, jax.grad(dot)(a))
+
+    with float64():
+        want = curved("reference")
+    for one, other in zip(curved(implementation), want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5 * np.abs(other).max())
 
 
 # --- transforms ---

@@ -78,7 +78,8 @@ def run(arguments: list[str]) -> None:
     """Parse, measure, print."""
     parser = Parser(prog=f"python -m {PROGRAM}", description="Measure the share of pooling in a training step.")
     parser.add_argument("--encoders", nargs="+", default=["cnn", "bigru", "transformer"], metavar="NAME")
-    parser.add_argument("--poolers", nargs="+", default=["max", "attention", "learned_norm", "log_learned_norm"], metavar="NAME")
+    poolers = ["max", "attention", "learned_norm", "log_learned_norm"]
+    parser.add_argument("--poolers", nargs="+", default=poolers, metavar="NAME")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="texts a step; default: 64")
     parser.add_argument("--max-len", type=int, default=40, metavar="T", help="words a text; default: 40")
     parser.add_argument("--rounds", type=int, default=25, metavar="N", help="default: 25")

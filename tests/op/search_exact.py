@@ -254,6 +254,7 @@ def _expected(program, problem, second):
             ok
             & inside
             & ((r == 0) | (r > 1e3 * TINY) | program.log_output)
+            # r is multiplied by p and by the direction of p before the shares that make up for it come in
             & ((r * (1 + np.abs(a.p[:, None])) * (1 + np.abs(moving.p[:, None])) < HUGE) | program.log_output)
             & (np.abs(a.p[:, None]) <= 1e4)
             & ~_at_a_kink(exact, a, moving)

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 from benchmarks import record, table
 from benchmarks.cli import Parser, UsageError, command, known
-from benchmarks.programs import BOTH, FORWARD
-from benchmarks.rows import AGAIN, ATTENTION
 from benchmarks.shapes import DEFAULT_SHAPES, SHAPES
 
 PROGRAM = "benchmarks.device"
@@ -91,9 +89,8 @@ def page(device: dict[str, Any], tested: Finished, measured: Finished, result: r
     if result is None:
         return "\n\n".join([*parts, f"The benchmarks did not end: `{measured.last}`"]) + "\n"
     details = f"<details><summary>All measurements</summary>\n\n{table.whole(result)}\n\n</details>"
-    return (
-        "\n\n".join([*parts, "## Time over that of attention pooling", _about(result), summary(result), details]) + "\n"
-    )
+    heading = "## Time over that of attention pooling"
+    return "\n\n".join([*parts, heading, table.summary(result["cells"]), table.SUMMARY, details]) + "\n"
 
 
 def _setting(device: dict[str, Any], tested: Finished) -> Iterator[str]:
@@ -109,25 +106,6 @@ def _setting(device: dict[str, Any], tested: Finished) -> Iterator[str]:
 def _failures(tested: Finished) -> list[str]:
     lines = [line for line in tested.out.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return ["```\n" + "\n".join(lines) + "\n```"] if lines else []
-
-
-def _about(result: record.Record) -> str:
-    return (
-        f"Forward / forward and backward; medians of ratios within a round, clock: {result['clock']}. Below 1 is "
-        "faster than attention pooling of the same states."
-    )
-
-
-def summary(result: record.Record) -> str:
-    """Return one table: a row a form, a column a shape and fill."""
-    cells = result["cells"]
-    heads = ["row", *(f"{cell['shape']}, {cell['fill']}" for cell in cells)]
-    lines = [heads, ["---"] * len(heads)]
-    names = dict.fromkeys(name for cell in cells for name in cell["rows"] if name not in (ATTENTION, AGAIN))
-    for name in names:
-        found = [[table.ratio(cell, name, mode, ATTENTION) for mode in (FORWARD, BOTH)] for cell in cells]
-        lines.append([f"`{name}`", *(" / ".join(f"{x:.2f}" for x in pair if x is not None) for pair in found)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def run(arguments: list[str]) -> bool:

@@ -21,9 +21,31 @@ def fill(page: str, result: record.Record) -> str:
     _, end, tail = rest.partition(END)
     if not (begin and end):
         raise UsageError(f"the page needs the two lines {BEGIN} and {END}, in this order")
-    promised = "\n".join(targets.lines(result))
-    measured = table.whole(result)
-    return f"{head}{BEGIN}\n\n## Promises\n\n{promised}\n\n## Measurements\n\n{measured}\n\n{END}{tail}"
+    return f"{head}{BEGIN}\n\n{_measured(result)}\n\n{END}{tail}"
+
+
+def _measured(result: record.Record) -> str:
+    """Return the summary and the marks, then every table, folded away."""
+    dense = [cell for cell in result["cells"] if cell["fill"] == "dense"] or result["cells"]
+    rest = [cell for cell in result["cells"] if cell not in dense]
+    parts = [
+        "## Summary",
+        table.summary(dense),
+        table.SUMMARY,
+        _fold("The same where a quarter of the tokens is real", table.summary(rest)) if rest else "",
+        "## Marks",
+        "Two shapes have marks: the most that a form may take of the time of another. A mark that is missed is bold.",
+        "\n".join(targets.lines(result)),
+        "## Every number",
+        table.setting(result),
+        table.LEGEND,
+        *(_fold(table.title(cell), table.about(cell), table.one(cell)) for cell in result["cells"]),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _fold(summary: str, *paragraphs: str) -> str:
+    return "\n\n".join([f"<details><summary>{summary}</summary>", *paragraphs, "</details>"])
 
 
 def run(arguments: list[str]) -> None:

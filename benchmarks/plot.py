@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator
 from benchmarks.programs import BOTH, FORWARD
 from benchmarks.record import Record
 from benchmarks.rows import AGAIN, ATTENTION
-from benchmarks.table import Cell, ratio
+from benchmarks.table import Cell, ratio, title
 
 STYLE = Path(__file__).parent.parent / "experiments" / "base" / "figures.mplstyle"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -43,9 +43,7 @@ def _panel(axis: Any, mode: str, cells: list[Cell], names: list[str]) -> None:
         values = [ratio(cell, name, mode, ATTENTION) for name in names]
         height = 0.1 * (index - (len(cells) - 1) / 2)  # marks of equal times lie below one another
         points = [(value, row + height) for row, value in enumerate(values) if value is not None]
-        batch, tokens, features = cell["size"]
-        label = f"{cell['shape']} {batch}x{tokens}x{features}, {cell['fill']}"
-        axis.plot(*zip(*points, strict=True), linestyle="", marker=marker, label=label)
+        axis.plot(*zip(*points, strict=True), linestyle="", marker=marker, label=title(cell))
     axis.set(xscale="log", xlabel="time / attention pooling (log scale; left is faster)", title=mode)
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")

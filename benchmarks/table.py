@@ -23,6 +23,10 @@ _HEADER = (
     "temporary",
     "skips padding",
 )
+SUMMARY = """\
+Times over that of attention pooling, forward / forward and backward: below 1 is faster. Each is the median over the
+rounds of the ratio within a round. The last column is the most memory that a form needs beside arguments and results,
+in per cent of the states, over the shapes."""
 LEGEND = """\
 Milliseconds are medians over the rounds, with [quartiles] and the least. `/ read` and `/ attention` are medians of the
 ratios to the read floor and to attention pooling within a round. `donated` writes the gradient of the states where an
@@ -55,10 +59,32 @@ def noise(cell: Cell) -> str:
     return "; ".join(parts) or "not measured"
 
 
+def summary(cells: Sequence[Cell]) -> str:
+    """Return one table over several cells: a row a form, in words, and a column a cell."""
+    header = ["form", *(f"{size(cell)}, {cell['fill']}" for cell in cells), "memory"]
+    lines = [_line(header), _line(["---"] * len(header))]
+    about = {name: row["about"] for cell in cells for name, row in cell["rows"].items() if name != AGAIN}
+    for name, words in about.items():
+        pairs = [[ratio(cell, name, mode, ATTENTION) for mode in (FORWARD, BOTH)] for cell in cells]
+        factors = [" / ".join(_factor(value) for value in pair if value is not None) for pair in pairs]
+        lines.append(_line([words, *factors, _memory(cells, name)]))
+    return "\n".join(lines)
+
+
+def _memory(cells: Sequence[Cell], name: str) -> str:
+    """Return the largest share of the states that a form needs besides, forward / forward and backward."""
+    largest = []
+    for mode in (FORWARD, BOTH):
+        used = [(cell["rows"].get(name, {}).get("temporary", {}).get(mode), cell["bytes"]) for cell in cells]
+        shares = [temporary / states for temporary, states in used if temporary is not None]
+        largest += [f"{max(shares):.1%}"] if shares else []
+    return " / ".join(largest)
+
+
 def whole(record: Record) -> str:
     """Return everything that a run measured, and on what."""
-    tables = "\n\n".join(f"{title(cell)}\n\n{one(cell)}" for cell in record["cells"])
-    return f"{setting(record)}\n\n{LEGEND}\n\n{tables}"
+    tables = (f"### {title(cell)}\n\n{about(cell)}\n\n{one(cell)}" for cell in record["cells"])
+    return "\n\n".join([setting(record), LEGEND, *tables])
 
 
 def setting(record: Record) -> str:
@@ -78,11 +104,19 @@ def setting(record: Record) -> str:
 
 
 def title(cell: Cell) -> str:
-    """Return the heading of a table and the noise of its rounds."""
-    batch, tokens, features = cell["size"]
+    """Return the name of a shape, its size and its fill."""
+    return f"{cell['shape']} {size(cell)}, {cell['fill']}"
+
+
+def size(cell: Cell) -> str:
+    """Return texts x tokens x features."""
+    return "x".join(map(str, cell["size"]))
+
+
+def about(cell: Cell) -> str:
+    """Return what a shape holds, and the noise of its rounds."""
     real = "" if cell["fill"] == "dense" else f", {cell['real']:.0%} of the tokens are real"
     return (
-        f"### {cell['shape']} {batch}x{tokens}x{features}, {cell['fill']}\n\n"
         f"States of {cell['bytes'] / 1e6:.3g} MB{real}; {cell['rounds']} rounds; {cell['heads']} heads where p is per "
         f"head. Noise, one row measured twice: {noise(cell)}."
     )

@@ -6,6 +6,7 @@ Prints; never fails: a time is no test.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import record
 from benchmarks.cli import Parser, command
@@ -14,41 +15,62 @@ from benchmarks.rows import ATTENTION, OURS
 from benchmarks.table import Cell, ratio
 
 PROGRAM = "benchmarks.targets"
-NAIVE = "jax:naive"
+SHAPES = ("small", "long")
+_EQUAL = (1.0, 1.0)
 
-# Shape, mode, row, and the most that our time may be of its time.
-_LIMITS = (
-    ("long", FORWARD, ATTENTION, 2.5),
-    ("long", BOTH, ATTENTION, 1.0),
-    ("small", FORWARD, ATTENTION, 2.0),
-    ("small", BOTH, ATTENTION, 0.8),
-    ("long", BOTH, NAIVE, 1 / 5),
-    ("small", BOTH, NAIVE, 1 / 5),
+
+class Mark(NamedTuple):
+    """The most that a form may take of the time of another, forward, and forward and backward."""
+
+    form: str
+    other: str
+    small: tuple[float, float]
+    long: tuple[float, float]
+    fill: str = "dense"
+
+
+MARKS = (
+    Mark(OURS, ATTENTION, (2.0, 0.8), (1.5, 0.75)),
+    Mark("xla:log", ATTENTION, (3.5, 1.5), (3.0, 1.2)),
+    Mark("xla:exp", ATTENTION, (3.5, 1.5), (3.0, 1.2)),
+    Mark("xla:linear", ATTENTION, (4.5, 2.2), (4.0, 1.8)),
+    Mark("xla:tanh", ATTENTION, (3.0, 1.6), (2.5, 1.25)),
+    Mark("xla:head", ATTENTION, (2.6, 1.1), (2.0, 1.0)),
+    Mark("xla:head", OURS, (1.3, 1.3), (1.3, 1.3)),
+    Mark("xla:packed", OURS, _EQUAL, _EQUAL, "ragged"),
+    # PyTorch, by the form that does the same job
+    Mark("xla:log", "torch:logsumexp", _EQUAL, _EQUAL),
+    Mark("xla:log", "torch:logsumexp-compiled", _EQUAL, _EQUAL),
+    Mark("xla:linear", "torch:gem", _EQUAL, _EQUAL),
+    Mark("xla:linear", "torch:gem-compiled", _EQUAL, _EQUAL),
+    Mark("xla:linear", "torch:simpool", _EQUAL, _EQUAL),
+    Mark("xla:linear", "torch:power-mean", _EQUAL, _EQUAL),
 )
 
 
 def lines(result: record.Record) -> list[str]:
-    """Return one Markdown line a promise, with the ratio of medians of the same rounds."""
-    cells = {cell["shape"]: cell for cell in result["cells"] if cell["fill"] == "dense"}
-    limits = [*_LIMITS, *_against_torch(cells)]
-    rows = [_line(cells.get(shape), shape, mode, row, limit) for shape, mode, row, limit in limits]
-    header = f"| shape, dense | mode | `{OURS}` over | at most | measured | |"
-    return [header, "| --- | --- | --- | --- | --- | --- |", *rows]
+    """Return a Markdown table, a line a promise: the median of the ratios within a round, bold above the mark."""
+    cells = {(cell["shape"], cell["fill"]): cell for cell in result["cells"]}
+    sizes = {shape: cells[shape, "dense"]["size"] for shape in SHAPES if (shape, "dense") in cells}
+    names = [f"{shape} {'x'.join(map(str, sizes[shape]))}" if shape in sizes else shape for shape in SHAPES]
+    header = ["time of", "over that of", *(f"{name}, {mode}" for name in names for mode in (FORWARD, BOTH))]
+    rows = [[f"`{mark.form}`", _other(mark), *_measured(mark, cells)] for mark in MARKS]
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
-def _against_torch(cells: dict[str, Cell]) -> Iterator[tuple[str, str, str, float]]:
-    for shape in ("long", "small"):
-        rows = cells[shape]["rows"] if shape in cells else ()
-        for row in [name for name in rows if name.startswith("torch:")] or ["torch"]:
-            for mode in (FORWARD, BOTH):
-                yield shape, mode, row, 1.0
+def _other(mark: Mark) -> str:
+    return f"`{mark.other}`" + ("" if mark.fill == "dense" else f", {mark.fill}")
 
 
-def _line(cell: Cell | None, shape: str, mode: str, row: str, limit: float) -> str:
-    value = ratio(cell, OURS, mode, row) if cell else None
-    verdict = "open" if value is None else "pass" if value <= limit else "FAIL"
-    measured = "not measured" if value is None else f"{value:.2f}"
-    return f"| {shape} | {mode} | `{row}` | {limit:.1f} | {measured} | {verdict} |"
+def _measured(mark: Mark, cells: dict[tuple[str, str], Cell]) -> Iterator[str]:
+    for shape, limits in zip(SHAPES, (mark.small, mark.long), strict=True):
+        cell = cells.get((shape, mark.fill))
+        for mode, limit in zip((FORWARD, BOTH), limits, strict=True):
+            value = ratio(cell, mark.form, mode, mark.other) if cell else None
+            if value is None:
+                yield f"not measured (at most {limit:g})"
+            else:
+                yield f"{value:.2f} (at most {limit:g})" if value <= limit else f"**{value:.2f}** (at most {limit:g})"
 
 
 def main(arguments: list[str] | None = None) -> int:

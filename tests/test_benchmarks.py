@@ -60,8 +60,9 @@ def test_the_page_is_a_function_of_the_record(measured, tmp_path):
     assert path.read_text() == first
     assert first.startswith("# Title\n\n")
     assert first.endswith("\n\nafter\n")
-    assert "old" not in first
-    assert first.count("### tiny 4x16x24") == 2
+    assert "\nold\n" not in first
+    assert first.count("<summary>tiny 4x16x24") == 2
+    assert "| form | 4x16x24, dense | memory |" in first
     widths = {line.count("|") for line in table.one(json.loads(measured.read_text())["cells"][0]).splitlines()}
     assert len(widths) == 1
 
@@ -88,22 +89,25 @@ def test_targets_compare_with_the_promises(tmp_path, capsys):
     cell = {
         "shape": "long",
         "fill": "dense",
+        "size": [32, 2048, 512],
         "rows": {
             rows.ATTENTION: times({FORWARD: 1.0, BOTH: 10.0}),
-            rows.OURS: times({FORWARD: 3.0, BOTH: 9.0}),
-            "jax:naive": times({BOTH: 50.0}),
+            rows.OURS: times({FORWARD: 3.0, BOTH: 7.0}),
+            "xla:linear": times({FORWARD: 2.0, BOTH: 9.0}),
             "torch:gem": times({FORWARD: 4.0, BOTH: 8.0}),
         },
     }
     file = tmp_path / "result.json"
     file.write_text(json.dumps({"cells": [cell]}))
     assert targets.main([str(file)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert f"| long | {FORWARD} | `jax:attention` | 2.5 | 3.00 | FAIL |" in lines
-    assert f"| long | {BOTH} | `jax:attention` | 1.0 | 0.90 | pass |" in lines
-    assert f"| long | {BOTH} | `jax:naive` | 0.2 | 0.18 | pass |" in lines
-    assert f"| long | {BOTH} | `torch:gem` | 1.0 | 1.12 | FAIL |" in lines
-    assert f"| small | {BOTH} | `jax:attention` | 0.8 | not measured | open |" in lines
+    header, _, *lines = capsys.readouterr().out.splitlines()
+    assert header.split(" | ")[2:4] == [f"small, {FORWARD}", f"small, {BOTH}"]
+    assert header.split(" | ")[4:] == [f"long 32x2048x512, {FORWARD}", f"long 32x2048x512, {BOTH} |"]
+    missing = [f"not measured (at most {limit})" for limit in ("2", "0.8")]
+    measured = ["**3.00** (at most 1.5)", "0.70 (at most 0.75)"]
+    assert f"| `{rows.OURS}` | `jax:attention` | {' | '.join([*missing, *measured])} |" in lines
+    (gem,) = (line for line in lines if "| `torch:gem` |" in line)
+    assert gem.endswith("| 0.50 (at most 1) | **1.12** (at most 1) |")
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,18 @@ GPU = {"platform": "gpu", "kind": "NVIDIA H100", "count": 2, "runtime": "cuda 12
 QUIET = device.Finished(0, "", "")
 
 
-def row(forward, both):
+def row(about, forward, both):
     times = {FORWARD: [forward] * 3, BOTH: [both] * 3}
-    return {"about": "a row", "skips_padding": False, "temporary": {}, "milliseconds": times}
+    return {
+        "about": about,
+        "skips_padding": False,
+        "temporary": {FORWARD: 768, BOTH: 1536},
+        "milliseconds": times,
+    }
 
 
 def cell(fill, ours):
-    rows = {ATTENTION: row(2.0, 4.0), OURS: row(*ours)}
+    rows = {ATTENTION: row("attention", 2.0, 4.0), OURS: row("our row", *ours)}
     return {"shape": "tiny", "fill": fill, "size": [4, 16, 24], "bytes": 6144, "real": 1, "rounds": 3, "heads": 8} | {
         "rows": rows
     }
@@ -38,9 +43,8 @@ def test_the_page_holds_device_tests_and_ratios():
     assert text.startswith("# Pooling on NVIDIA H100\n\n- 2 x NVIDIA H100 (gpu)\n- memory that JAX may use: 16.0 GiB a")
     assert "- driver 570\n- runtime: cuda 12090\n- tests marked gpu: 1 failed, 3 passed in 2s\n" in text
     assert "```\nFAILED tests/op/test_device.py::test_x\n```" in text
-    assert (
-        f"| row | tiny, dense | tiny, ragged |\n| --- | --- | --- |\n| `{OURS}` | 0.50 / 0.75 | 1.50 / 1.25 |\n" in text
-    )
+    assert "| form | 4x16x24, dense | 4x16x24, ragged | memory |\n| --- | --- | --- | --- |\n" in text
+    assert "| our row | 0.500 / 0.750 | 1.50 / 1.25 | 12.5% / 25.0% |\n" in text
     assert table.whole(RESULT) in text
     broken = device.Finished(1, "", "Traceback\nOut of memory\n")
     assert "did not end: `Out of memory`" in device.page(GPU, failed, broken, None)

@@ -58,15 +58,18 @@ def exponents(p: Array, d: Array, z: Array, sharpen: bool) -> tuple[Array, Array
     return (z + d, p) if sharpen else (z + p * d, jnp.ones_like(p))
 
 
-def relative(scale: Array, y: Array, y_reference: Array) -> Array:
+def relative(p: Array, scale: Array, y: Array, y_reference: Array, is_linear: bool) -> Array:
     """The exponents of W: subtract before multiplying, p (y - y_ref) keeps the digits that p y - p y_ref has lost.
 
     y and y_ref come of two passes, which XLA may round differently; a large p would make a share of that, so what
-    differs by roundings is equal.
+    differs by roundings is equal. The terms of y have one sign, so its size is theirs, but for d = log(h/h_ref) of
+    linear states: it is off by a rounding of the ratio, which is of size 1.
     """
     y_reference = jnp.where(jnp.isinf(y_reference), 0, y_reference)
-    size = jnp.where(_as_infinite(scale), jnp.maximum(jnp.abs(y_reference), 1), y_reference)
-    difference = equal_by_rounding(y - y_reference, size, _large(scale))
+    size = jnp.where(_as_infinite(scale), jnp.maximum(jnp.abs(y_reference), 1), jnp.abs(y_reference))
+    if is_linear:  # under an infinite p only states that are equal to the bit have equal y
+        size = size + jnp.where(_as_infinite(p), 0, jnp.abs(p / jnp.where(scale == 0, 1, scale)))
+    difference = equal_by_rounding(y - y_reference, lax.stop_gradient(size), _large(p))
     return at_most(scale * difference, 0)
 
 
@@ -101,17 +104,18 @@ def shares(p: Array, d: Array, zero: Array, keep: Array, log_v: Array, log_w: Ar
     l = d - rho  # noqa: E741  # the letter of docs/math.md
     near = (jnp.abs(p * l) <= NEAR) & ~zero
     l_near = jnp.where(near, l, 0)
-    nonzero_p = jnp.where(near | (p == 0), 1, p)
+    nonzero_p = jnp.where(near & ~_large(p) | (p == 0), 1, p)
     v = jnp.exp(log_v)
     w = _exp_or_0(keep, log_w)
     over_p = v * l_near * eta(p * l_near)
+    by_series = near & (~_large(p) | (l == 0))
     return Shares(
         log_ratio=l,
         log_w=log_w,
         w=w,
         v=v,
-        difference=jnp.where(near, p * over_p, w - v),
-        difference_over_p=jnp.where(near, over_p, (w - v) / nonzero_p),
+        difference=jnp.where(by_series, p * over_p, w - v),
+        difference_over_p=jnp.where(by_series, over_p, (w - v) / nonzero_p),
         near=near,
     )
 

@@ -234,7 +234,7 @@ def _exact_references(texts: Texts, p: Array) -> tuple[Array, Array]:
 def exponents_of_w(texts: Texts, p: Array, of: Elements, y_reference: Array) -> Array:
     """The exponents of W."""
     y, scale = exact.exponents(p, of.d, of.z, texts.call.sharpen)
-    return exact.relative(scale, y, y_reference)
+    return exact.relative(p, scale, y, y_reference, texts.call.is_linear)
 
 
 def exact_form(texts: Texts, want_slope: bool) -> Pooled:

@@ -66,12 +66,14 @@ def measure(shape: Shape, fill: str, rows: list[Row], rounds: int | None, second
     programs = [program for row in rows for program in build(row, arrays)]
     times = timing.measure(programs, timing.clock_of_this_machine(), rounds, seconds)
     cells: dict[str, dict[str, Any]] = {
-        row.name: {"about": row.about, "skips_padding": row.skips_padding, "temporary": {}, "milliseconds": {}}
+        row.name: {"about": row.about, "skips_padding": row.skips_padding}
+        | {"milliseconds": {}, "temporary": {}, "compilation": {}}
         for row in rows
     }
     for program, milliseconds in zip(programs, times, strict=True):
         cells[program.row]["milliseconds"][program.mode] = [round(time, 4) for time in milliseconds]
         cells[program.row]["temporary"][program.mode] = program.temporary
+        cells[program.row]["compilation"][program.mode] = program.compilation
     real = 1.0 if arrays.mask is None else float(arrays.mask.mean())
     return {
         "size": list(shape),

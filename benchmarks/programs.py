@@ -1,5 +1,6 @@
 """From a row at a shape to programs that are compiled, warm, and ready to be timed."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ class Program(NamedTuple):
     mode: str
     run: Callable[[], Any]
     drop: Callable[[Any], None]
-    temporary: int | None  # bytes that the program needs beside arguments and results; None where nobody counts them
+    temporary: int | None = None  # bytes that the program needs beside arguments and results; None: nobody counts them
+    compilation: float | None = None  # seconds that the compiler took; None: nobody measured them
 
 
 def build(row: Row, arrays: Arrays) -> list[Program]:
@@ -58,19 +60,26 @@ def _forward_and_backward(pool: Callable[..., Any]) -> Callable[..., Any]:
 
 def fresh(row: str, mode: str, function: Callable[..., Any], inputs: Sequence[Any]) -> Program:
     """Return a program whose results are in memory that the call allocates, as outside of a training step."""
-    compiled = jax.jit(function).lower(*inputs).compile()
+    compiled, seconds = _compile(jax.jit(function), inputs)
 
     def drop(results: Any) -> None:
         for array in jax.tree.leaves(results):
             array.delete()
 
-    return Program(row, mode, lambda: jax.block_until_ready(compiled(*inputs)), drop, temporary(compiled))
+    return Program(row, mode, lambda: jax.block_until_ready(compiled(*inputs)), drop, temporary(compiled), seconds)
+
+
+def _compile(program: Any, inputs: Sequence[Any]) -> tuple[Any, float]:
+    """Return the compiled program, and the seconds that it took to trace and compile it."""
+    began = time.perf_counter()
+    compiled = program.lower(*inputs).compile()
+    return compiled, time.perf_counter() - began
 
 
 def _in_place(row: Row, mode: str, function: Callable[..., Any], inputs: Sequence[Any]) -> Program:
     """The first result, as large as the states, in the memory of the call before: no fresh pages."""
     program = jax.jit(lambda spare, *x: function(*x), donate_argnums=0, keep_unused=True)
-    compiled = program.lower(inputs[0], *inputs).compile()
+    compiled, seconds = _compile(program, (inputs[0], *inputs))
     spare = [jnp.zeros_like(inputs[0])]
 
     def drop(results: Any) -> None:
@@ -78,9 +87,10 @@ def _in_place(row: Row, mode: str, function: Callable[..., Any], inputs: Sequenc
         for array in rest:
             array.delete()
 
-    return Program(
-        row.name, mode, lambda: jax.block_until_ready(compiled(spare[0], *inputs)), drop, temporary(compiled)
-    )
+    def run() -> Any:
+        return jax.block_until_ready(compiled(spare[0], *inputs))
+
+    return Program(row.name, mode, run, drop, temporary(compiled), seconds)
 
 
 def temporary(compiled: Any) -> int | None:
@@ -106,4 +116,4 @@ def _of_torch(row: Row, arrays: Arrays) -> list[Program]:
     def drop(results: Any) -> None:
         del results
 
-    return [Program(row.name, mode, run, drop, None) for mode, run in ((FORWARD, forward), (BOTH, both))]
+    return [Program(row.name, mode, run, drop) for mode, run in ((FORWARD, forward), (BOTH, both))]

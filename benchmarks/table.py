@@ -25,8 +25,9 @@ _HEADER = (
 )
 SUMMARY = """\
 Times over that of attention pooling, forward / forward and backward: below 1 is faster. Each is the median over the
-rounds of the ratio within a round. The last column is the most memory that a form needs beside arguments and results,
-in per cent of the states, over the shapes."""
+rounds of the ratio within a round. `memory` is the most that a form needs beside arguments and results, over the
+shapes, in per cent of the states; `compilation` the median over the shapes of the seconds to trace and compile a form
+with its gradients."""
 LEGEND = """\
 Milliseconds are medians over the rounds, with [quartiles] and the least. `/ read` and `/ attention` are medians of the
 ratios to the read floor and to attention pooling within a round. `donated` writes the gradient of the states where an
@@ -61,13 +62,13 @@ def noise(cell: Cell) -> str:
 
 def summary(cells: Sequence[Cell]) -> str:
     """Return one table over several cells: a row a form, in words, and a column a cell."""
-    header = ["form", *(f"{size(cell)}, {cell['fill']}" for cell in cells), "memory"]
+    header = ["form", *(f"{size(cell)}, {cell['fill']}" for cell in cells), "memory", "compilation"]
     lines = [_line(header), _line(["---"] * len(header))]
     about = {name: row["about"] for cell in cells for name, row in cell["rows"].items() if name != AGAIN}
     for name, words in about.items():
         pairs = [[ratio(cell, name, mode, ATTENTION) for mode in (FORWARD, BOTH)] for cell in cells]
         factors = [" / ".join(_factor(value) for value in pair if value is not None) for pair in pairs]
-        lines.append(_line([words, *factors, _memory(cells, name)]))
+        lines.append(_line([words, *factors, _memory(cells, name), _compilation(cells, name)]))
     return "\n".join(lines)
 
 
@@ -79,6 +80,14 @@ def _memory(cells: Sequence[Cell], name: str) -> str:
         shares = [temporary / states for temporary, states in used if temporary is not None]
         largest += [f"{max(shares):.1%}"] if shares else []
     return " / ".join(largest)
+
+
+def _compilation(cells: Sequence[Cell], name: str) -> str:
+    """Return the median of the seconds that a form takes to compile, forward and backward, or all that it has."""
+    found = [cell["rows"].get(name, {}).get("compilation", {}) for cell in cells]
+    seconds = [modes.get(BOTH) or modes.get(FORWARD) for modes in found]
+    seconds = [value for value in seconds if value is not None]
+    return f"{np.median(seconds):.1f} s" if seconds else ""
 
 
 def whole(record: Record) -> str:

@@ -49,6 +49,7 @@ def test_every_row_has_a_time_a_round(result):
         assert set(cell["rows"][rows.OURS]["milliseconds"]) == {FORWARD, BOTH, DONATED}
         assert set(cell["rows"][rows.READ]["milliseconds"]) == {FORWARD}
         assert isinstance(cell["rows"][rows.OURS]["temporary"][BOTH], int)
+        assert cell["rows"][rows.OURS]["compilation"][BOTH] > 0
 
 
 def test_the_page_is_a_function_of_the_record(measured, tmp_path):
@@ -62,7 +63,7 @@ def test_the_page_is_a_function_of_the_record(measured, tmp_path):
     assert first.endswith("\n\nafter\n")
     assert "\nold\n" not in first
     assert first.count("<summary>tiny 4x16x24") == 2
-    assert "| form | 4x16x24, dense | memory |" in first
+    assert "| form | 4x16x24, dense | memory | compilation |" in first
     widths = {line.count("|") for line in table.one(json.loads(measured.read_text())["cells"][0]).splitlines()}
     assert len(widths) == 1
 

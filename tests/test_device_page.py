@@ -18,6 +18,7 @@ def row(about, forward, both):
         "about": about,
         "skips_padding": False,
         "temporary": {FORWARD: 768, BOTH: 1536},
+        "compilation": {FORWARD: 2.0, BOTH: 3.0},
         "milliseconds": times,
     }
 
@@ -43,8 +44,8 @@ def test_the_page_holds_device_tests_and_ratios():
     assert text.startswith("# Pooling on NVIDIA H100\n\n- 2 x NVIDIA H100 (gpu)\n- memory that JAX may use: 16.0 GiB a")
     assert "- driver 570\n- runtime: cuda 12090\n- tests marked gpu: 1 failed, 3 passed in 2s\n" in text
     assert "```\nFAILED tests/op/test_device.py::test_x\n```" in text
-    assert "| form | 4x16x24, dense | 4x16x24, ragged | memory |\n| --- | --- | --- | --- |\n" in text
-    assert "| our row | 0.500 / 0.750 | 1.50 / 1.25 | 12.5% / 25.0% |\n" in text
+    assert "| form | 4x16x24, dense | 4x16x24, ragged | memory | compilation |\n" in text
+    assert "| our row | 0.500 / 0.750 | 1.50 / 1.25 | 12.5% / 25.0% | 3.0 s |\n" in text
     assert table.whole(RESULT) in text
     broken = device.Finished(1, "", "Traceback\nOut of memory\n")
     assert "did not end: `Out of memory`" in device.page(GPU, failed, broken, None)

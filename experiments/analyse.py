@@ -50,8 +50,8 @@ class Options(Generic[Ask]):
     archives: Path | None = None
     """Folder with the archive of the data; the one that the run was trained from when not given."""
     out: Path | None = None
-    """Folder for the JSON file; `analyses` in the folder of the run when not given. A file of other options is kept: the
-    new one then has a number."""
+    """Folder for the JSON file; `analyses` in the folder of the run when not given. A file of other options is kept,
+    and the new one has a number."""
     debug: bool = False
     """Show the traceback of an error."""
 

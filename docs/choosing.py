@@ -17,7 +17,7 @@ def main() -> None:
     x = jnp.linspace(-4, 4, 401)
     for (name, line), colour in zip(LIMITS.items(), DARK, strict=True):
         left.plot(x, jnp.exp(lnpool.scale_limit(x, name)), linestyle=line, color=colour, label=name)
-    left.set(xlabel="raw state x", ylabel="state h", ylim=(-0.1, 4), title="Scale limits")
+    left.set(xlabel="raw state x", ylabel="state h", ylim=(-0.1, 5.4), title="Scale limits")
     left.legend(fontsize=9, ncols=2, loc="upper left")
     rho = jnp.linspace(-8, 8, 401)
     for name, line, colour in zip(("softplus", "positive", "bounded"), ("-", "--", "-."), DARK, strict=False):

@@ -3,7 +3,9 @@
 Prints a Markdown table and writes it, with what it was computed from, as JSON, and a picture where there is one.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -13,8 +15,9 @@ from tqdm import tqdm
 
 from experiments.analyses import ANALYSES
 from experiments.base.command_line import command, parse
-from experiments.base.errors import UsageError, unknown
+from experiments.base.errors import DataError, UsageError, unknown
 from experiments.base.figures import save
+from experiments.base.json_files import read_object
 from experiments.base.options import Interval, to_dict, validate
 from experiments.data.rating_task import RatingTask
 from experiments.data.text_task import TextTask
@@ -27,6 +30,8 @@ Ask = TypeVar("Ask")
 
 ALL = "all"
 """The split that is all splits."""
+ASKED = ("ask", "texts")
+"""The options that an answer depends on, beside the run, and the analysis and the split, which the file is named by."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Options(Generic[Ask]):
     archives: Path | None = None
     """Folder with the archive of the data; the one that the run was trained from when not given."""
     out: Path | None = None
-    """Folder for the JSON file; `analyses` in the folder of the run when not given."""
+    """Folder for the JSON file; `analyses` in the folder of the run when not given. A file of other options is kept,
+    and the new one has a number."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -87,6 +93,22 @@ def markdown(table: list[dict[str, Any]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def file_of(folder: Path, name: str, question: dict[str, Any]) -> Path:
+    """Return where the answer is written: `name.json`, or the first of `name-2.json`, ... that no other question has.
+
+    The question is the options as they are stored. A file that cannot be read is kept too.
+    """
+    paths = (folder / f"{name}{ending}.json" for ending in itertools.chain([""], map("-{}".format, itertools.count(2))))
+    return next(path for path in paths if not path.exists() or _asked(path) == {key: question[key] for key in ASKED})
+
+
+def _asked(path: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(DataError):
+        options = read_object(path).get("options")
+        return {key: options.get(key) for key in ASKED} if isinstance(options, dict) else None
+    return None
+
+
 def in_print(x: Any) -> str:
     """Return a fact as it is printed: numbers that are not whole with three digits."""
     return f"{x:.3f}" if isinstance(x, float) else str(x)
@@ -108,9 +130,10 @@ def main(arguments: list[str] | None = None) -> int:
         bar = tqdm(chosen, unit="text", file=sys.stderr, disable=not (reads and sys.stderr.isatty()))
         findings = ANALYSES[options.analysis](options.ask)(trained, bar)
         name = f"{options.analysis}-{options.split}" if reads else options.analysis
-        path = (options.out or options.run / run_folder.ANALYSES) / f"{name}.json"
+        question = to_dict(options)
+        path = file_of(options.out or options.run / run_folder.ANALYSES, name, question)
         found = {name: value for name, value in findings._asdict().items() if name != "figure"}
-        run_folder.write_whole(path, run_folder.as_json({"options": to_dict(options), **found}))
+        run_folder.write_whole(path, run_folder.as_json({"options": question, **found}))
         if findings.figure is not None:
             save(findings.figure, path.with_suffix(".png"))
         print(markdown(findings.table))

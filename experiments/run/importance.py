@@ -232,10 +232,7 @@ def scores_of(objective: Any, outputs: Outputs) -> Float[Array, "B T *H"]:
     pooler: Any = getattr(objective, "pooler", None)
     scores = pooler.scores(outputs["states"], outputs["mask"]) if hasattr(pooler, "scores") else None
     if scores is None or not hasattr(objective, "with_scores"):
-        raise UsageError(
-            "the analysis needs a pooling by scores of the words: attention, dot_attention, "
-            "learned_norm, log_learned_norm, naive_norm."
-        )
+        raise UsageError("the analysis needs a pooling by scores of the words, as attention has; this run's has none.")
     return scores
 
 

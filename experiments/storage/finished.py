@@ -91,7 +91,8 @@ def why_not_finished(folder: Path) -> str:
     """Return why a folder has no finished run."""
     if os.path.lexists(folder / SUMMARY):
         return f"{folder} has {SUMMARY} but no {MANIFEST}: the run was cut off, or it was changed; --resume it."
-    return f"{folder} has no {SUMMARY}: give the folder of a finished run."
+    found = f"has no {SUMMARY}" if os.path.lexists(folder) else "does not exist"
+    return f"{folder} {found}: give the folder of a finished run."
 
 
 @contextlib.contextmanager

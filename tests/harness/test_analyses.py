@@ -207,7 +207,7 @@ def test_no_text_is_an_empty_table(runs):
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("nowhere --analysis gradient", 65, "nowhere has no summary.json"),
+        ("nowhere --analysis gradient", 65, "nowhere does not exist"),
         ("RUN --analysis gradeint", 2, "did you mean 'gradient'?"),
         ("RUN --texts -1", 2, "--texts -1 is outside its range"),
         ("RUN --ask.shortest 1", 2, "--ask.shortest 1 is outside its range"),

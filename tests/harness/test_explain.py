@@ -215,7 +215,7 @@ def test_an_empty_file_is_no_text(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("nowhere cat", 65, "nowhere has no summary.json"),
+        ("nowhere cat", 65, "nowhere does not exist"),
         ("RUN", 2, "give one or more texts"),
         ("RUN cat --file a.txt", 2, "give one or more texts"),
         ("RUN --file nowhere.txt", 65, "there is no file nowhere.txt"),

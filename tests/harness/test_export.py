@@ -242,7 +242,7 @@ def test_hostile_parameters(content, message):
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("nowhere --out OUT", 65, "nowhere has no summary.json"),
+        ("nowhere --out OUT", 65, "nowhere does not exist"),
         ("RUN", 2, "--out"),
         ("RUN --out RUN", 2, "exists and is not an empty folder: choose another one."),
         ("RUN --out FILE", 2, "exists and is not an empty folder: choose another one."),

@@ -132,7 +132,7 @@ def _outputs(trained, texts):
     [
         ("--objective adversary --pooler attention", 2, "--head.base RUN"),
         ("--objective guided", 2, "--head.base RUN"),
-        ("--objective guided --head.base nowhere", 65, "nowhere has no summary.json"),
+        ("--objective guided --head.base nowhere", 65, "nowhere does not exist"),
         ("--objective adversary --pooler attention --head.base MEAN", 2, "has no attention of words"),
         ("--objective adversary --pooler mean --head.base RUN", 2, "an adversary needs a pooling with attention"),
         ("--objective guided --head.base RUN --data.min-count 900", 2, "has other words or classes"),
@@ -147,7 +147,7 @@ def test_hostile(line, code, message, base, runs, tmp_path, one_line):  # noqa: 
     ("others", "code", "message"),
     [
         ("", 2, "--ask.others RUN"),
-        ("--ask.others nowhere", 65, "nowhere has no summary.json"),
+        ("--ask.others nowhere", 65, "nowhere does not exist"),
         ("--ask.others MEAN", 2, "weighs words in no way that this run does"),
         ("--ask.others SHORT", 2, "reads other words of the texts"),
     ],

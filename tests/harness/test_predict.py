@@ -300,7 +300,7 @@ HOSTILE = {
         b"cat\n",
         "a.txt",
         65,
-        "nowhere has no summary.json: give the folder of a",
+        "nowhere does not exist: give the folder of a",
     ),
     "no file": ("RUN nowhere.txt", b"", "a.txt", 65, "there is no file nowhere.txt"),
     "UTF-16": (

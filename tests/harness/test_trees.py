@@ -180,6 +180,19 @@ def test_the_analysis_tells_the_chosen_layer_once(archive, tmp_path, capsys):
     assert found["examples"][0]["expected"] == "[[the small-ish] [oak [used in]]]"
 
 
+def test_answers_to_other_questions_are_kept(archive, tmp_path, capsys):
+    run = saved(model(*LANGUAGE), tmp_path / "run")
+    line = [str(run), "--analysis", "trees", "--ask.trees", str(archive), "--ask.cut"]
+    for cut in ("paper", "even", "paper", "even"):
+        assert analyse.main([*line, cut]) == 0
+    cuts = {path.name: json.loads(path.read_text())["summary"]["cut"] for path in (run / "analyses").iterdir()}
+    assert cuts == {"trees.json": "paper", "trees-2.json": "even"}
+    (run / "analyses" / "trees.json").write_text("{")
+    assert analyse.main([*line, "paper"]) == 0
+    assert (run / "analyses" / "trees.json").read_text() == "{"
+    assert capsys.readouterr().out.endswith("trees-3.json\n")
+
+
 def test_levels_that_are_the_tree_find_it(archive, monkeypatch):
     """Distances planted from the parses score 1 in the layer that has them, and dev chooses that layer."""
     heights = {5: {(0, 2): [0, 1, 3, 2, 1], (0, 3): [0, 2, 1, 3, 2]}, LONG + 1: {(1, LONG + 1): range(LONG + 1, 0, -1)}}

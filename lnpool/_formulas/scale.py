@@ -20,12 +20,13 @@ _CLIP_FLOOR = 1e-6  # relu_clip: a floor keeps log h finite; below it the state 
 
 
 class ScaleLimit(NamedTuple):
-    """One named limit: x -> log h, its derivative d log h / dx, the range of log h, and with what of x log h grows."""
+    """One named limit: x -> log h, d log h / dx, the range of log h, with what of x it grows, and if it is x itself."""
 
     log_states: Callable[[Array], Array]
     derivative: Callable[[Array], Array]
     log_range: tuple[float, float]
     order: Callable[[Array], Array] = lambda x: x
+    is_identity: bool = False
 
 
 def _log_softplus(x: Array) -> Array:
@@ -63,5 +64,5 @@ SCALE_LIMITS: dict[ScaleLimitName, ScaleLimit] = {
     # h = |x|, with derivative 0 at 0
     "abs": ScaleLimit(_log_abs, lambda x: _reciprocal(x, x != 0), (-inf, inf), jnp.abs),
     # h = exp(x), unbounded: with log_output signed numbers in, signed numbers out
-    "exp": ScaleLimit(lambda x: x, jnp.ones_like, (-inf, inf)),
+    "exp": ScaleLimit(lambda x: x, jnp.ones_like, (-inf, inf), is_identity=True),
 }

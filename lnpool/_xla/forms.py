@@ -14,10 +14,10 @@ from jax import Array, lax
 from lnpool import _compat
 from lnpool._formulas import exact, single_pass
 from lnpool._formulas.safe import at_least, cancelled, equal_by_rounding, log_ratio, select, sign_of, within
-from lnpool._formulas.scale import SCALE_LIMITS
 from lnpool._types import Call, Residuals
 from lnpool._xla.cpu_blocks import Block, Parts
 from lnpool._xla.texts import Texts
+from lnpool._xla.upper import upper
 
 Pair: TypeAlias = tuple[Array, Array]
 
@@ -47,33 +47,6 @@ class Pooled(NamedTuple):
 # --- the single pass --------------------------------------------------------------------------------------------------
 
 
-def _upper(texts: Texts) -> tuple[Array, Array]:
-    """The reference of every text, and whether no state is positive: the known bound, or the largest state."""
-    call, shape = texts.call, jnp.broadcast_shapes(texts.p.shape, (1, 1, *texts.tokens.states.shape[2:]))
-    if call.upper is not None:
-        real = jnp.ones_like(texts.tokens.scores, bool) if texts.tokens.mask is None else texts.tokens.mask
-        count = texts.meeting.total(real.astype(texts.p.dtype))
-        return jnp.full_like(jnp.broadcast_to(count, (*count.shape[:2], *shape[2:])), call.upper), count == 0
-    order = SCALE_LIMITS[call.scale_limit].order if call.scale_limit else lambda x: x
-
-    def largest(block: Block) -> Parts:
-        states = order(block.states.astype(texts.p.dtype))
-        if call.is_linear:  # not even a state of -inf is the maximum of nothing
-            states = jnp.maximum(states, jnp.finfo(states.dtype).min)
-        return Parts(maxima=select(block.mask, states, -jnp.inf))
-
-    top = texts.over_tokens(largest).maxima
-    if call.is_linear:
-        nothing = (top == 0) | jnp.isneginf(top)
-        # Where all states are negative, so is their largest, and no ratio would show it.
-        return jnp.where(nothing, 1, jnp.where(top < 0, jnp.nan, top)), nothing
-    empty = jnp.isneginf(top)
-    if call.scale_limit:
-        top = SCALE_LIMITS[call.scale_limit].log_states(jnp.where(empty, 0, top))
-        empty = empty | jnp.isneginf(top)
-    return jnp.where(jnp.isneginf(top), 0, top), empty
-
-
 def _silent_d(texts: Texts, block: Block, reference: Array) -> Array:
     """d = log(h/reference) of a block; at padding it counts for nothing, but is finite."""
     call = texts.call
@@ -88,20 +61,18 @@ def single(texts: Texts, want_slope: bool) -> Pooled:
     """The single pass, and in ``single`` where it was accurate."""
     call, p, attention = texts.call, single_pass.usable(texts.p), texts.attention
     fits = single_pass.in_range(texts.p)
-    reference, nothing = _upper(texts)
+    reference, nothing, smallest = upper(texts)
     of_rows = texts.rows(reference, attention.offset, attention.log_z)
 
     def compute(block: Block) -> Parts:
         reference, offset, log_z = of_rows
         z, log_v = texts.z_and_log_v(block, offset, log_z)
         d = _silent_d(texts, block, reference)
-        sums = single_pass.sums(p, d, z, log_v, call.sharpen)[: 1 + want_slope]
-        smallest = select(block.mask, -block.states.astype(p.dtype), -jnp.inf) if call.is_linear else ()
-        return Parts(sums=sums, maxima=smallest)
+        return Parts(sums=single_pass.sums(p, d, z, log_v, call.sharpen)[: 1 + want_slope])
 
-    by_product = not (call.is_linear or call.scale_limit)
+    by_product = not (call.is_linear and want_slope)
     heads = 3 * (texts.tokens.states.ndim == 4)  # whose features a product wants in one axis, which is a copy
-    intermediates = 1 + want_slope + call.is_linear + heads
+    intermediates = 1 + want_slope + heads
     run = functools.partial(texts.over_tokens, compute, intermediates=intermediates, by_product=by_product)
     parts = _if_any(fits, run)
     w = parts.sums[0]
@@ -112,8 +83,8 @@ def single(texts: Texts, want_slope: bool) -> Pooled:
     w = jnp.where(accurate & ~nothing, w, 1)
     rho = single_pass.log_mean(p, w)
     equal = jnp.zeros_like(nothing)
-    if call.is_linear:  # equal states give themselves, to the bit
-        smallest = jnp.where(accurate & ~nothing, -parts.maxima, reference)
+    if smallest is not None:  # of linear states: equal ones give themselves, to the bit
+        smallest = jnp.where(accurate & ~nothing, smallest, reference)
         equal = smallest == reference
         rho = within(rho, jnp.log(smallest / reference), jnp.zeros_like(rho))
     slope = rho
@@ -139,9 +110,22 @@ def single_pullback(
 
     ``with_exact`` says that some of ``of`` may be of the exact form: there finite, in the derivatives too.
     """
-    call, p, k = texts.call, single_pass.usable(texts.p), g * of.gain
     _, log_v = texts.z_and_log_v(block, offset, log_z)
-    d, v = _silent_d(texts, block, of.reference), lax.optimization_barrier(jnp.exp(log_v))
+    by_states, shares, d = _single_shares(texts, block, of, g, log_v, with_exact)
+    by_scores = shares - lax.optimization_barrier(jnp.exp(log_v)) * (g * of.gain)
+    if (
+        texts.call.is_linear
+    ):  # a state that is r has w = v: without rounding, the scores of equal states get no gradient
+        by_scores = cancelled(by_scores, d == of.rho)
+    return by_states, by_scores if texts.call.sharpen else by_scores / single_pass.usable(texts.p)
+
+
+def _single_shares(
+    texts: Texts, block: Block, of: Residuals, g: Array, log_v: Array, with_exact: bool
+) -> tuple[Array, Array, Array]:
+    """The cotangents of states, the shares w k of the tokens in the cotangent k of log r, and d."""
+    call, p, k = texts.call, single_pass.usable(texts.p), g * of.gain
+    d = _silent_d(texts, block, of.reference)
     if with_exact:
         d, of = jnp.where(of.single, d, 0), of._replace(rho=jnp.where(of.single, of.rho, 0))
     if call.is_linear and not call.log_output:
@@ -149,16 +133,31 @@ def single_pullback(
         unbounded = (states == 0) & (p < 1)  # there 0 by convention, and computed of something finite
         by_states = _alive(p, of, g) * single_pass.by_states(p, jnp.where(unbounded, of.rho, d), log_v, of.rho)
         by_states = jnp.where(unbounded, 0, by_states)
-        by_scores = by_states * states - v * k
-    elif call.is_linear:
+        return by_states, by_states * states, d
+    if call.is_linear:
         root = single_pass.by_log_states(p / 2, d, log_v / 2, of.rho)
-        by_states, by_scores = _over_states(p, texts.states(block), k, root, v, of), k * root * root - v * k
-    else:
-        by_states = k * single_pass.by_log_states(p, d, log_v, of.rho)
-        by_scores = by_states - v * k
-    if call.is_linear:  # a state that is r has w = v: without rounding, the scores of equal states get no gradient
-        by_scores = cancelled(by_scores, d == of.rho)
-    return by_states, by_scores if call.sharpen else by_scores / p
+        v = lax.optimization_barrier(jnp.exp(log_v))
+        return _over_states(p, texts.states(block), k, root, v, of), k * root * root, d
+    shares = k * single_pass.by_log_states(p, d, log_v, of.rho)
+    return shares, shares, d
+
+
+def single_cotangents(texts: Texts, of: Residuals, g: Array) -> Pair:
+    """Cotangents of states [B T *H K], and of scores [B T *H 1], where the single pass served every number.
+
+    Those of the states are a result, which no loop has to keep in cache. They hold the shares of a token in the sum,
+    which are added up from there: sum_k (w - v) k = sum_k w k - v sum_k k.
+    """
+    call, block = texts.call, texts.tokens
+    _, log_v = texts.z_and_log_v(block, texts.attention.offset, texts.attention.log_z)
+    by_states, shares, _ = _single_shares(texts, block, of, g, log_v, with_exact=False)
+    k = g * of.gain
+    if call.is_linear:  # where all states are r, w = v: their scores get no gradient, to the bit
+        differs = jnp.where(of.rho == 0, 0, jnp.ones_like(k))
+        shares, k = shares * differs, k * differs
+    total = jnp.sum(select(block.mask, shares, 0), axis=-1, keepdims=True)
+    by_scores = total - jnp.exp(log_v) * jnp.sum(k, axis=-1, keepdims=True)
+    return select(block.mask, by_states, 0), by_scores if call.sharpen else by_scores / single_pass.usable(texts.p)
 
 
 def _alive(p: Array, of: Residuals, g: Array) -> Array:

@@ -21,7 +21,15 @@ from lnpool._types import Attention, Call, Inputs, Residuals, Tokens
 from lnpool._xla import packed
 from lnpool._xla.attend import attend
 from lnpool._xla.cpu_blocks import Block, Parts, over_tokens
-from lnpool._xla.forms import Pair, Pooled, exact_form, exact_pullback, single, single_pullback
+from lnpool._xla.forms import (
+    Pair,
+    Pooled,
+    exact_form,
+    exact_pullback,
+    single,
+    single_cotangents,
+    single_pullback,
+)
 from lnpool._xla.reduce import Meeting
 from lnpool._xla.texts import Texts, texts_of
 
@@ -89,6 +97,9 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
     of_attention = (attention.offset, attention.log_z)
 
     def contract(with_exact: bool) -> tuple[Array, ...]:
+        if not with_exact and _are_stored(call, inputs):
+            return single_cotangents(texts, residuals, g)
+
         def compute(block: Block) -> Parts:
             weights, known, of_text = jax.tree.map(lambda x: _told(block, x), (of_attention, residuals, g))
             dstates, dscores = _pullback(texts, block, weights, known, of_text, with_exact)
@@ -99,6 +110,13 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
 
     dstates, dscores = _by_form(residuals, contract)
     return Inputs(Tokens(dstates, dscores.astype(tokens.scores.dtype), None), dp)
+
+
+def _are_stored(call: Call, inputs: Inputs) -> bool:
+    """Whether the cotangents of the states hold the shares of the tokens, not rounded and without another factor."""
+    plain = call.scale_limit is None or SCALE_LIMITS[call.scale_limit].is_identity
+    narrow = inputs.packing is None and inputs.p.shape[-1] == 1
+    return plain and narrow and inputs.tokens.states.dtype == inputs.p.dtype
 
 
 def _told(block: Block, x: Array) -> Array:

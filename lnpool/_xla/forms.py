@@ -151,12 +151,15 @@ def single_cotangents(texts: Texts, of: Residuals, g: Array) -> Pair:
     call, block = texts.call, texts.tokens
     _, log_v = texts.z_and_log_v(block, texts.attention.offset, texts.attention.log_z)
     by_states, shares, _ = _single_shares(texts, block, of, g, log_v, with_exact=False)
-    k = g * of.gain
-    if call.is_linear:  # where all states are r, w = v: their scores get no gradient, to the bit
-        differs = jnp.where(of.rho == 0, 0, jnp.ones_like(k))
-        shares, k = shares * differs, k * differs
-    total = jnp.sum(select(block.mask, shares, 0), axis=-1, keepdims=True)
-    by_scores = total - jnp.exp(log_v) * jnp.sum(k, axis=-1, keepdims=True)
+    k, v = g * of.gain, jnp.exp(log_v)
+    added = functools.partial(jnp.sum, axis=-1, keepdims=True)
+    of_v = v * added(k)
+    if call.is_linear:  # where all states are r, w = v: the value is 0 to the bit, and has a derivative
+        equal = jnp.where(of.rho == 0, 1, jnp.zeros_like(k))
+        shares = shares - lax.stop_gradient(shares * equal)
+        k_of_equal = lax.stop_gradient(added(k * equal))
+        of_v = v * (added(k) - k_of_equal) + (v - lax.stop_gradient(v)) * k_of_equal
+    by_scores = added(select(block.mask, shares, 0)) - of_v
     return select(block.mask, by_states, 0), by_scores if call.sharpen else by_scores / single_pass.usable(texts.p)
 
 

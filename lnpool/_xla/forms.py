@@ -127,7 +127,8 @@ def _single_shares(
     call, p, k = texts.call, single_pass.usable(texts.p), g * of.gain
     d = _silent_d(texts, block, of.reference)
     if with_exact:
-        d, of = jnp.where(of.single, d, 0), of._replace(rho=jnp.where(of.single, of.rho, 0))
+        d, rho, value = (jnp.where(of.single, x, 0) for x in (d, of.rho, of.value))
+        of = of._replace(rho=rho, value=value)
     if call.is_linear and not call.log_output:
         states = select(block.mask, block.states.astype(p.dtype), 0)
         unbounded = (states == 0) & (p < 1)  # there 0 by convention, and computed of something finite

@@ -22,7 +22,8 @@ from lnpool import _compat
 Tree: TypeAlias = Any  # a pytree of arrays
 
 _MIN_SIZE = 2**16  # elements of the batch below which a loop does not pay
-_MIN_BLOCK, _MAX_SIZE = 2**16, 2**19  # elements of a block: enough for a step of the loop, and few that stay in cache
+_LEAST = 2**17  # elements of a block and its intermediates, below which a step of the loop does not pay
+_MAX_SIZE = 2**19  # elements of a block that stay in cache
 _BLOCKS = 48  # at least as many for each intermediate of a block: together they are a few per cent of the states
 
 
@@ -150,6 +151,6 @@ def _block_tokens(tokens: Block, intermediates: int) -> int | None:
         return None
     rows, count, *features = shape
     in_float32 = math.prod(shape) * min(tokens.states.dtype.itemsize, 4) // 4  # what is computed of a block is
-    most = min(max(in_float32 // (_BLOCKS * intermediates), _MIN_BLOCK), _MAX_SIZE)
+    most = min(max(in_float32 // _BLOCKS, _LEAST) // intermediates, _MAX_SIZE)
     size = max(1, most // max(rows * math.prod(features), 1))
     return math.ceil(count / math.ceil(count / size))

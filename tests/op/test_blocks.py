@@ -60,10 +60,10 @@ def test_packed_texts_some_features_at_a_time(form, p, options, small_blocks):
 @pytest.mark.parametrize(
     ("shape", "dtype", "intermediates", "size"),
     [
-        ((64, 256, 300), "float32", 1, 5),
+        ((64, 256, 300), "float32", 1, 6),
         ((64, 256, 300), "float32", 2, 3),
-        ((64, 256, 300), "bfloat16", 1, 3),
-        ((1, 4096, 512), "float32", 1, 128),
+        ((64, 256, 300), "bfloat16", 1, 6),
+        ((1, 4096, 512), "float32", 1, 256),
         ((32, 2048, 512), "float32", 1, 32),
         ((4, 7, 100000), "float32", 1, 1),
         ((8, 20, 32), "float32", 1, None),

@@ -20,12 +20,12 @@ _CLIP_FLOOR = 1e-6  # relu_clip: a floor keeps log h finite; below it the state 
 
 
 class ScaleLimit(NamedTuple):
-    """One named limit: x -> log h, d log h / dx, the range of log h, with what of x it grows, and if it is x itself."""
+    """One named limit: x -> log h, d log h / dx, the range of log h, with what it grows if not x, and if it is x."""
 
     log_states: Callable[[Array], Array]
     derivative: Callable[[Array], Array]
     log_range: tuple[float, float]
-    order: Callable[[Array], Array] = lambda x: x
+    order: Callable[[Array], Array] | None = None
     is_identity: bool = False
 
 

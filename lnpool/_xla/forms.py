@@ -113,9 +113,7 @@ def single_pullback(
     _, log_v = texts.z_and_log_v(block, offset, log_z)
     by_states, shares, d = _single_shares(texts, block, of, g, log_v, with_exact)
     by_scores = shares - lax.optimization_barrier(jnp.exp(log_v)) * (g * of.gain)
-    if (
-        texts.call.is_linear
-    ):  # a state that is r has w = v: without rounding, the scores of equal states get no gradient
+    if texts.call.is_linear:  # a state that is r has w = v: the scores of equal states get no gradient, to the bit
         by_scores = cancelled(by_scores, d == of.rho)
     return by_states, by_scores if texts.call.sharpen else by_scores / single_pass.usable(texts.p)
 
@@ -160,7 +158,7 @@ def single_cotangents(texts: Texts, of: Residuals, g: Array) -> Pair:
         shares = shares - lax.stop_gradient(shares * equal)
         k_of_equal = lax.stop_gradient(added(k * equal))
         of_v = v * (added(k) - k_of_equal) + (v - lax.stop_gradient(v)) * k_of_equal
-    by_scores = added(select(block.mask, shares, 0)) - of_v
+    by_scores = added(select(block.mask, shares, 0)) - of_v  # of log states this is the sum of a result
     return select(block.mask, by_states, 0), by_scores if call.sharpen else by_scores / single_pass.usable(texts.p)
 
 

@@ -113,10 +113,14 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
 
 
 def _are_stored(call: Call, inputs: Inputs) -> bool:
-    """Whether the cotangents of the states hold the shares of the tokens, not rounded and without another factor."""
+    """Whether the shares of the tokens can be added up from the cotangents of the states.
+
+    They must not be rounded there, have another factor, or meet what padding holds.
+    """
+    tokens, narrow = inputs.tokens, inputs.packing is None and inputs.p.shape[-1] == 1
     plain = call.scale_limit is None or SCALE_LIMITS[call.scale_limit].is_identity
-    narrow = inputs.packing is None and inputs.p.shape[-1] == 1
-    return plain and narrow and inputs.tokens.states.dtype == inputs.p.dtype
+    alone = tokens.mask is None or not call.is_linear
+    return plain and narrow and alone and tokens.states.dtype == inputs.p.dtype
 
 
 def _told(block: Block, x: Array) -> Array:

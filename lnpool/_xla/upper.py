@@ -35,18 +35,19 @@ def upper(texts: Texts) -> tuple[Array, Array, Array | None]:
 def _extremes(texts: Texts) -> tuple[Array, ...]:
     """The largest raw state of every text, and if they are linear the largest of their negatives; -inf for no token."""
     call, dtype = texts.call, texts.p.dtype
-    order = SCALE_LIMITS[call.scale_limit].order if call.scale_limit else lambda x: x
+    order = SCALE_LIMITS[call.scale_limit].order if call.scale_limit else None
 
     def extremes(block: Block) -> Parts:
-        states = order(block.states.astype(dtype))
+        states = block.states.astype(dtype)
+        states = states if order is None else order(states)
         if not call.is_linear:
             return Parts(maxima=(select(block.mask, states, -jnp.inf),))
         # not even a state of -inf is the maximum of nothing
         both = (jnp.maximum(states, jnp.finfo(dtype).min), -states)
         return Parts(maxima=tuple(select(block.mask, x, -jnp.inf) for x in both))
 
-    plain = texts.tokens.mask is None and texts.meeting.packing is None and texts.tokens.states.dtype == dtype
-    if not plain or order(dtype.type(-1)) != -1:
+    plain = order is None and texts.tokens.mask is None and texts.meeting.packing is None
+    if not plain or texts.tokens.states.dtype != dtype:
         return texts.over_tokens(extremes).maxima
     states = texts.tokens.states  # a reduction of what is given needs no loop
     top = jnp.max(states, axis=1, keepdims=True)

@@ -12,7 +12,7 @@ from benchmarks import record
 from benchmarks.cli import Parser, command
 from benchmarks.programs import BOTH, FORWARD
 from benchmarks.rows import ATTENTION, OURS
-from benchmarks.table import Cell, ratio
+from benchmarks.table import Cell, ratio, size
 
 PROGRAM = "benchmarks.targets"
 SHAPES = ("small", "long")
@@ -51,8 +51,8 @@ MARKS = (
 def lines(result: record.Record) -> list[str]:
     """Return a Markdown table, a line a promise: the median of the ratios within a round, bold above the mark."""
     cells = {(cell["shape"], cell["fill"]): cell for cell in result["cells"]}
-    sizes = {shape: cells[shape, "dense"]["size"] for shape in SHAPES if (shape, "dense") in cells}
-    names = [f"{shape} {'x'.join(map(str, sizes[shape]))}" if shape in sizes else shape for shape in SHAPES]
+    sizes = {shape: size(cells[shape, "dense"]) for shape in SHAPES if (shape, "dense") in cells}
+    names = [f"{shape} {sizes.get(shape, '')}".rstrip() for shape in SHAPES]
     header = ["time of", "over that of", *(f"{name}, {mode}" for name in names for mode in (FORWARD, BOTH))]
     rows = [[f"`{mark.form}`", _other(mark), *_measured(mark, cells)] for mark in MARKS]
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]

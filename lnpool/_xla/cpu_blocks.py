@@ -24,7 +24,7 @@ Tree: TypeAlias = Any  # a pytree of arrays
 _MIN_SIZE = 2**16  # elements of the batch below which a loop does not pay
 _LEAST = 2**17  # elements of a block and its intermediates, below which a step of the loop does not pay
 _MAX_SIZE = 2**19  # elements of a block that stay in cache
-_BLOCKS = 48  # at least as many for each intermediate of a block: together they are a few per cent of the states
+_BLOCKS = 48  # as many for each intermediate, unless that is less than _LEAST: together a few per cent of the states
 
 
 class Block(NamedTuple):

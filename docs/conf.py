@@ -43,6 +43,11 @@ def to_the_root(app: Any, page: str, content: list[str]) -> None:
         content[0] = re.sub(rf"\]\(((?:\.\./)*)\.\./{name}\.md", rf"](\g<1>{page_here}.md", content[0])
 
 
+def unbroken(app: Any, page: str, content: list[str]) -> None:
+    """Keep a mean and its interval on one line, in narrow tables too."""
+    content[0] = content[0].replace(" ± ", "\u00a0±\u00a0")
+
+
 def formula(self: Any, node: nodes.math | nodes.math_block) -> None:
     """Write a formula as MathML, which browsers draw without a program from the network."""
     display = {"display": "block"} if isinstance(node, nodes.math_block) else {}
@@ -56,4 +61,5 @@ def setup(app: Any) -> None:
     app.connect("include-read", from_the_root)
     app.connect("include-read", lambda app, path, page, content: to_the_root(app, page, content), priority=600)
     app.connect("source-read", to_the_root)
+    app.connect("source-read", unbroken)
     app.add_html_math_renderer("mathml", (formula, None), (formula, None))

@@ -1,6 +1,7 @@
 """What a trained model weighs in texts: `python -m experiments.explain RUN "a text" [--file FILE] [--html PAGE]`."""
 
 import dataclasses
+import itertools
 import os
 import shutil
 import sys
@@ -74,9 +75,10 @@ def explain(options: Options) -> None:
                     break
 
 
-def _printed(title: str, found: Iterable[Explained]) -> Iterator[str]:
+def _printed(title: str, found: Iterator[Explained]) -> Iterator[str]:
+    first = [*itertools.islice(found, 1)]  # nothing is printed of a bad file, not even the title
     yield f"{title}\n"
-    for one in found:
+    for one in itertools.chain(first, found):
         yield "\n"
         yield shown.coloured(one, shutil.get_terminal_size().columns) if has_colour() else shown.columns(one)
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 INFINITE = 1e30  # stands for an infinite exponent or score: large enough to be one, small enough to multiply
-RATIO_RANGE = (1e-37, 1e37)  # where h/h_ref neither overflows nor underflows in float32
+RATIO_RANGE = (1e-30, 1e30)  # where neither h/h_ref nor a derivative of it overflows or underflows in float32
 
 
 def select(mask: Array | None, x: Array, otherwise: Array | float) -> Array:

@@ -103,6 +103,15 @@ def _if_any(needed: Array, run: Callable[[], Parts]) -> Parts:
     return lax.cond(jnp.any(needed), run, zeros)
 
 
+def relative_to_result(call: Call, of: Residuals) -> Residuals:
+    """``of`` with r as the reference of linear states, where the single pass served: log(h/r) has one rounding less."""
+    if not call.is_linear or call.log_output:
+        return of
+    at = of.single & (of.value > jnp.finfo(of.value.dtype).tiny) & jnp.isfinite(of.value)
+    reference = jnp.where(at, lax.stop_gradient(of.value), of.reference)
+    return of._replace(rho=cancelled(of.rho, at), reference=reference)
+
+
 def single_pullback(
     texts: Texts, block: Block, of: Residuals, g: Array, offset: Array, log_z: Array, with_exact: bool
 ) -> Pair:
@@ -149,7 +158,7 @@ def single_cotangents(texts: Texts, of: Residuals, g: Array) -> Pair:
     """
     call, block = texts.call, texts.tokens
     _, log_v = texts.z_and_log_v(block, texts.attention.offset, texts.attention.log_z)
-    by_states, shares, _ = _single_shares(texts, block, of, g, log_v, with_exact=False)
+    by_states, shares, _ = _single_shares(texts, block, relative_to_result(call, of), g, log_v, with_exact=False)
     k, v = g * of.gain, jnp.exp(log_v)
     added = functools.partial(jnp.sum, axis=-1, keepdims=True)
     of_v = v * added(k)

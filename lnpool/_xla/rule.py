@@ -26,6 +26,7 @@ from lnpool._xla.forms import (
     Pooled,
     exact_form,
     exact_pullback,
+    relative_to_result,
     single,
     single_cotangents,
     single_pullback,
@@ -94,14 +95,14 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
         # No token depends on another, so packed texts need no rows here: each token looks up the numbers of its text.
         by_token = Block(tokens.states, tokens.scores, packed.real(packing, tokens), packing.owner[None])
 
-    of_attention = (attention.offset, attention.log_z)
+    of_attention, relative = (attention.offset, attention.log_z), relative_to_result(call, residuals)
 
     def contract(with_exact: bool) -> tuple[Array, ...]:
         if not with_exact and _are_stored(call, inputs):
             return single_cotangents(texts, residuals, g)
 
         def compute(block: Block) -> Parts:
-            weights, known, of_text = jax.tree.map(lambda x: _told(block, x), (of_attention, residuals, g))
+            weights, known, of_text = jax.tree.map(lambda x: _told(block, x), (of_attention, relative, g))
             dstates, dscores = _pullback(texts, block, weights, known, of_text, with_exact)
             return Parts((dstates.astype(tokens.states.dtype), jnp.sum(dscores, axis=-1, keepdims=True)))
 
@@ -146,7 +147,7 @@ def tangent(call: Call, inputs: Inputs, saved: Saved, tangents: Inputs) -> Array
         whole = whole._replace(states=packed.rows(inputs.packing, whole.states))
     dstates, dscores = (select(whole.mask, x, 0).astype(inputs.p.dtype) for x in (dstates, dscores))
     weights, known, ones = meeting.rows(
-        ((attention.offset, attention.log_z), residuals, jnp.ones_like(residuals.value))
+        ((attention.offset, attention.log_z), relative_to_result(call, residuals), jnp.ones_like(residuals.value))
     )
 
     # No loop over tokens: reverse mode would keep the partial derivatives anyway. And nothing but them in the

@@ -205,6 +205,13 @@ def test_nothing_is_left_of_a_page_that_failed(runs, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
+def test_nothing_is_printed_of_a_bad_file(runs, tmp_path, capsys):
+    _, folder = runs("learned_norm")
+    (tmp_path / "a.jsonl").write_text('{"text": "cat"}\n{"text')
+    assert explain.main([str(folder), "--file", str(tmp_path / "a.jsonl")]) == 65
+    assert capsys.readouterr().out == ""
+
+
 def test_an_empty_file_is_no_text(runs, tmp_path, capsys):
     _, folder = runs("learned_norm")
     (tmp_path / "a.txt").write_text("")

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from tests.op.make_table import flushed
+
 TOKENS = 8
 SHAPES = {  # rows of texts, features: 65,536 elements lie between small and large, where a CPU begins to loop
     "rows": (512, 1),
@@ -141,7 +143,7 @@ def draw(program, rng) -> Problem:
     if form in ("linear", "log"):
         family = str(rng.choice((*FAMILIES, "spread scores")))
         u = _log_states(family, rng, shape)
-        states = np.exp(u) if form == "linear" else u
+        states = flushed(np.exp(u).astype(np.float32)) if form == "linear" else u
     elif form.startswith("bounded"):
         family = str(rng.choice(("normal", "low", "equal", "ends", "zeros", "all zero")))
         states = _bounded(float(form.split()[1]), rng, shape, family)

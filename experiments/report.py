@@ -14,7 +14,7 @@ import tyro
 
 from experiments.base.command_line import command, parse
 from experiments.base.errors import UsageError
-from experiments.reporting import formats, page, records, statistics, tables
+from experiments.reporting import answers, formats, page, records, statistics, tables
 from experiments.reporting.measures import in_order
 
 
@@ -30,6 +30,8 @@ class Options:
     """Print poolers down and tasks across, one table an encoder and objective."""
     page: Path | None = None
     """Write a Markdown page here, its figures and its CSV and LaTeX tables into a folder of the same name."""
+    analysis: str = ""
+    """Print what the runs have answered to an analysis, means over seeds: name a file, as `leave_one_out-test`."""
     text: tuple[str, ...] = ()
     """Texts for the page to show what each pooling attends to."""
     debug: bool = False
@@ -39,6 +41,8 @@ class Options:
 def printed(options: Options) -> str:
     """Return the tables of a command line as text."""
     rows = records.rows(records.collect(options.runs))
+    if options.analysis:
+        return formats.FORMATS[options.format](answers.table(rows, options.analysis))
     found = statistics.comparisons(rows)
     records.warn_unverified(rows)
     render = formats.FORMATS[options.format]
@@ -60,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse(Options, arguments, program="python -m experiments.report")
         if not options.runs:
             raise UsageError("give at least one run folder: python -m experiments.report RUN...")
+        if options.analysis and (options.page or options.pivot or options.text):
+            raise UsageError("--analysis prints a table of its own: leave out --page, --pivot and --text.")
         if options.page is None:
             print(printed(options), end="")
         else:

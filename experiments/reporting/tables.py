@@ -36,7 +36,7 @@ def results(rows: Sequence[Row], found: Mapping[Key, Comparison], *, brief: bool
     lines = []
     for row in sorted(rows, key=lambda row: (objectives.index(row.key.objective), -row.gain)):
         key, comparison = row.key, found.get(row.key)
-        options = _differing_options(row, rows) if brief else key.options
+        options = differing_options(row, rows) if brief else key.options
         exponents = [float(run.p.mean()) for run in row.finished if run.p is not None]
         cells: list[Cell] = [key.objective] if len(objectives) > 1 else []
         cells += [key.task, key.encoder, key.pooler, options, len(row.finished)]
@@ -63,7 +63,8 @@ def _tested(row: Row, metric: str) -> Estimate | None:
     return _of(row, lambda run: run.facts["test"][metric])
 
 
-def _differing_options(row: Row, rows: Sequence[Row]) -> str:
+def differing_options(row: Row, rows: Sequence[Row]) -> str:
+    """Return the options of a row that not all rows of its task, encoder, pooler and objective have."""
     alike = [other.key.options for other in rows if _parts(other.key) == _parts(row.key)]
     return differing(row.key.options, alike) if len(alike) > 1 else ""
 

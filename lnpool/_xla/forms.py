@@ -108,8 +108,7 @@ def relative_to_result(call: Call, of: Residuals) -> Residuals:
     if not call.is_linear or call.log_output:
         return of
     at = of.single & (of.value > jnp.finfo(of.value.dtype).tiny) & jnp.isfinite(of.value)
-    reference = jnp.where(at, lax.stop_gradient(of.value), of.reference)
-    return of._replace(rho=cancelled(of.rho, at), reference=reference)
+    return of._replace(rho=cancelled(of.rho, at), reference=jnp.where(at, lax.stop_gradient(of.value), of.reference))
 
 
 def single_pullback(

@@ -41,6 +41,45 @@ def test_runs_that_differ_in_the_seed_make_one_row(tmp_path, capsys):
     ]
 
 
+def answer(run, table, texts=10):
+    (run / "analyses").mkdir()
+    found = {"options": {"texts": texts}, "table": table, "summary": {}, "examples": []}
+    (run / "analyses" / "gradient-test.json").write_text(json.dumps(found))
+
+
+def test_answers_of_seeds_are_one_table(tmp_path, capsys):
+    folders = [run_folder(tmp_path / name, 0.5, f"--seed {seed}") for seed, name in enumerate("abc")]
+    for name, tau in (("a", 0.25), ("b", 0.75)):  # the third was not asked
+        lines = [{"of": "attention", "texts": 9, "tau": tau}, {"of": "share", "texts": 9, "tau": None}]
+        answer(tmp_path / name, lines)
+    assert report.main([*folders, "--analysis", "gradient-test"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "| task | encoder | pooler | options | runs | of | texts | tau |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| wordnet | bigru | log_learned_norm |  | 2 | attention | 9 | 0.500 ± 3.177 |",  # t(1 df) = 12.706, s = .3536
+        "| wordnet | bigru | log_learned_norm |  | 2 | share | 9 |  |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("--analysis permutation-test", 2, "there are: gradient-test"),
+        ("--analysis gradient-test --pivot", 2, "leave out --page, --pivot and --text"),
+        ("b --analysis gradient-test", 2, "different numbers of texts (--texts 10, 20)"),
+        ("c --analysis gradient-test", 65, "gradient-test.json is not the answer to an analysis"),
+    ],
+)
+def test_answers_that_are_no_table(line, code, message, tmp_path, monkeypatch, one_line):
+    for seed, name in enumerate("abc"):
+        run_folder(tmp_path / name, 0.5, f"--seed {seed}")
+    answer(tmp_path / "a", [])
+    answer(tmp_path / "b", [], texts=20)
+    answer(tmp_path / "c", "a table")
+    monkeypatch.chdir(tmp_path)
+    one_line(report.main, ["a", *line.split()], code, message)
+
+
 @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--what"], 2), (["."], 65)])
 def test_a_table_needs_finished_runs(arguments, code, capsys):
     assert report.main(arguments) == code

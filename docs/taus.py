@@ -1,65 +1,51 @@
-"""Taus of several runs in one table and one picture: ``python docs/taus.py PICTURE RUN...``.
+"""How far the weights of words agree with what they matter, of many runs: ``python docs/taus.py PICTURE RUN...``.
 
-Each run must have been asked ``--analysis leave_one_out``, whose file holds all measures of all words. The table is
-printed; the picture is written as PNG and PDF.
+Each run must have been asked ``--analysis gradient`` and ``--analysis leave_one_out``. Marks are means over texts and
+seeds, bars the 95 % interval over seeds. The picture is written as PNG and PDF.
 """
 
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from experiments.analyse import markdown
 from experiments.base.figures import WIDTH, in_style, legend_below, panels, save, series
-from experiments.run.config import CONFIG, from_json
-from experiments.run.importance import tau
+from experiments.reporting import answers, records
+from experiments.reporting.records import Row
+from experiments.reporting.statistics import Estimate
 
-WEIGHTS = ("attention", "effective", "contribution")
-
-
-def row_of(run: Path) -> dict[str, object]:
-    """Return the mean taus of the gradient and of every weight with what the words matter."""
-    config = from_json((run / CONFIG).read_text())
-    limit = getattr(config.pool, "scale_limit", "")
-    stored = json.loads((run / "analyses" / "leave_one_out-test.json").read_text())
-    words = [text["words"] for text in stored["examples"]]
-    row = {"encoder": config.encoder, "pooler": f"{config.pooler} {limit}".strip(), "texts": len(words)}
-    row["accuracy"] = json.loads((run / "summary.json").read_text())["test"]["accuracy"]
-    row["cosine"] = stored["summary"]["mean cosine of states"]
-    row["gradient, leave one out"] = mean(words, "gradient", "leave_one_out")
-    for other in ("gradient", "leave_one_out"):
-        for name in WEIGHTS:
-            row[f"{name}, {other.replace('_', ' ')}"] = mean(words, name, other)
-    return row
+WEIGHTS = ("attention", "effective", "contribution", "gradient")
 
 
-def mean(words: list[dict[str, list[float]]], one: str, other: str) -> float | str:
-    """Return the mean of tau over the texts that have one; nothing where the pooling has no such weight."""
-    taus = [tau(np.array(text[one]), np.array(text[other]))[0] for text in words if one in text]
-    found = [each for each in taus if each is not None]
-    return float(np.mean(found)) if found else ""
+def taus(rows: Sequence[Row], measure: str) -> dict[tuple[str, str, str], Estimate]:
+    """Return mean taus with a measure by encoder, pooler and weight."""
+    table = answers.table(rows, f"{measure}-test")
+    lines = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    chosen = [line for line in lines if line["with"] == measure]
+    return {(line["encoder"], line["pooler"], line["of the words"]): line["mean tau"] for line in chosen}
 
 
 @in_style
-def draw(rows: list[dict[str, object]], path: Path) -> None:
-    """Draw the taus of every run, those with the gradient left and those with leave one out right."""
-    figure, axes = panels(2, 0.9 + 0.3 * len(rows), legend=(*WEIGHTS, "gradient"), width=WIDTH)
-    names = [f"{row['encoder']}, {row['pooler']}" for row in rows]
-    for axis, other in zip(axes, ("gradient", "leave one out"), strict=True):
-        for at, name in enumerate((*WEIGHTS, "gradient")):
-            taus = [row.get(f"{name}, {other}", "") for row in rows]
-            points = [(each, place) for place, each in enumerate(taus) if each != ""]
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draw the taus of every encoder and pooler, those with the gradient left and those with leave one out right."""
+    places = list(dict.fromkeys((row.key.encoder, row.key.pooler) for row in rows))
+    figure, axes = panels(2, 0.9 + 0.26 * len(places), legend=WEIGHTS, width=WIDTH)
+    for axis, measure in zip(axes, ("gradient", "leave_one_out"), strict=True):
+        found = taus(rows, measure)
+        for number, weight in enumerate(WEIGHTS):
+            points = [(at, found[*place, weight]) for at, place in enumerate(places) if (*place, weight) in found]
             if points:
-                axis.plot(*zip(*points, strict=True), **series(at, 4) | {"linestyle": "none"}, label=name)
+                at, of = zip(*points, strict=True)
+                means, halves = [one.mean for one in of], [one.half or 0 for one in of]
+                heights = [each + 0.15 * (number - 1.5) for each in at]
+                axis.errorbar(
+                    means, heights, xerr=halves, **series(number, 4) | {"linestyle": "none"}, capsize=2, label=weight
+                )
         axis.axvline(0, color="0.5", linewidth=0.8)
-        axis.set(xlabel=f"mean tau with {other}", xlim=(-0.2, 1), yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
-        axis.set_yticklabels(names if axis is axes[0] else [])
-    legend_below(figure, axes, (*WEIGHTS, "gradient"))
+        axis.set(xlabel=f"mean tau with {measure.replace('_', ' ')}", xlim=(-0.1, 1), ylim=(len(places) - 0.5, -0.5))
+        axis.set_yticks(range(len(places)), [", ".join(place) for place in places] if axis is axes[0] else [])
+    legend_below(figure, axes, WEIGHTS)
     save(figure, path)
 
 
 if __name__ == "__main__":
-    table = [row_of(Path(run)) for run in sys.argv[2:]]
-    print(markdown(table))
-    draw(table, Path(sys.argv[1]))
+    draw(records.rows(records.collect(map(Path, sys.argv[2:]))), Path(sys.argv[1]))

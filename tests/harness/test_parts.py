@@ -20,6 +20,12 @@ from tests.harness.tiny import MASK, STATES, TOKENS, VOCABULARY, batch_of, encod
 ORDERED = ("first", "last")
 EACH_ENCODER = pytest.mark.parametrize("name", sorted(ENCODERS))
 EACH_POOLER = pytest.mark.parametrize("name", sorted(POOLERS))
+# An encoder gives states to whatever pooler, so not every pair has to be tried: every part is in three pairs and more.
+PAIRS = [
+    (encoder, pooler)
+    for (i, encoder), (j, pooler) in itertools.product(enumerate(sorted(ENCODERS)), enumerate(sorted(POOLERS)))
+    if (i + j) % 4 == 0
+]
 
 
 def with_padding(x: np.ndarray, padding: np.ndarray) -> np.ndarray:
@@ -29,9 +35,9 @@ def with_padding(x: np.ndarray, padding: np.ndarray) -> np.ndarray:
     return result
 
 
-@pytest.mark.sampled(60)
-@pytest.mark.parametrize(("encoder", "pooler"), [*itertools.product(sorted(ENCODERS), sorted(POOLERS))])
-def test_every_pair(encoder, pooler):
+@pytest.mark.sampled(15)
+@pytest.mark.parametrize(("encoder", "pooler"), PAIRS)
+def test_pairs(encoder, pooler):
     """Finite gradients with an empty text; neither padding nor the neighbours in the batch change a result."""
     graph, parameters, rest = nnx.split(model_of(encoder, pooler), nnx.Param, ...)
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import record, table
 from benchmarks.cli import Parser, UsageError, command, known
+from benchmarks.page import fold
 from benchmarks.shapes import DEFAULT_SHAPES, SHAPES
 
 PROGRAM = "benchmarks.device"
@@ -88,7 +89,7 @@ def page(device: dict[str, Any], tested: Finished, measured: Finished, result: r
     parts = [f"# Pooling on {device['kind']}", "\n".join(_setting(device, tested)), *_failures(tested)]
     if result is None:
         return "\n\n".join([*parts, f"The benchmarks did not end: `{measured.last}`"]) + "\n"
-    details = f"<details><summary>All measurements</summary>\n\n{table.whole(result)}\n\n</details>"
+    details = fold("All measurements", table.whole(result))
     heading = "## Time over that of attention pooling"
     return "\n\n".join([*parts, heading, table.summary(result["cells"]), table.SUMMARY, details]) + "\n"
 

@@ -32,19 +32,20 @@ def _measured(result: record.Record) -> str:
         "## Summary",
         table.summary(dense),
         table.SUMMARY,
-        _fold("The same where a quarter of the tokens is real", table.summary(rest)) if rest else "",
+        fold("The same where a quarter of the tokens is real", table.summary(rest)) if rest else "",
         "## Marks",
         "Two shapes have marks: the most that a form may take of the time of another. A mark that is missed is bold.",
         "\n".join(targets.lines(result)),
         "## Every number",
         table.setting(result),
         table.LEGEND,
-        *(_fold(table.title(cell), table.about(cell), table.one(cell)) for cell in result["cells"]),
+        *(fold(table.title(cell), table.about(cell), table.one(cell)) for cell in result["cells"]),
     ]
     return "\n\n".join(filter(None, parts))
 
 
-def _fold(summary: str, *paragraphs: str) -> str:
+def fold(summary: str, *paragraphs: str) -> str:
+    """Return paragraphs that are shown when the reader asks for them."""
     return "\n\n".join([f"<details><summary>{summary}</summary>", *paragraphs, "</details>"])
 
 

@@ -24,7 +24,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
         lines[f"{run.key.encoder}, {run.key.pooler}"].append(point)
     figure, axes = panels(1, 2.6, legend=tuple(lines))
     for number, (name, points) in enumerate(lines.items()):
-        variations, divergences, strengths = zip(*points, strict=True)
+        variations, divergences, _ = zip(*points, strict=True)
         axes[0].plot(variations, divergences, **series(number, len(lines)), label=name)
         if number == 0:
             for x, y, strength in points:

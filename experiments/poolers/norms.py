@@ -5,7 +5,7 @@ Sources: Wu et al., "Attentive Pooling with Learnable Norms for Text Representat
 """
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import jax.numpy as jnp
 from flax import nnx
@@ -18,6 +18,9 @@ from experiments.base.contracts import Outputs
 from experiments.base.options import Interval
 from experiments.layers.masked import detach, masked_softmax
 
+Exponent: TypeAlias = Literal["softplus", "positive", "bounded", "raw", "fixed"]
+ScaleLimit: TypeAlias = Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs", "exp"]
+
 LOGS = "exp"
 """The scale limit that takes states as logarithms of what has powers; the result is a logarithm too: signed numbers."""
 
@@ -28,9 +31,9 @@ class NormOptions:
 
     p_init: Annotated[float, Interval("[-64, 64]")] = 2.0
     """The exponent at the start."""
-    exponent: Literal["softplus", "positive", "bounded", "raw", "fixed"] = "softplus"
+    exponent: Exponent = "softplus"
     """How p is parametrised: softplus keeps p > 1, positive p > 0, fixed does not train it."""
-    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs", "exp"] = "tanh"
+    scale_limit: ScaleLimit = "tanh"
     """The map from signed states to the non-negative states that have powers; abs limits nothing, exp takes states as
     logarithms and gives a logarithm."""
     centre: bool = True
@@ -133,9 +136,9 @@ class LogLearnedNormOptions(LearnedNormOptions):
 
     p_init: Annotated[float, Interval("[-64, 64]")] = 1.0
     """The exponent at the start."""
-    exponent: Literal["softplus", "positive", "bounded", "raw", "fixed"] = "positive"
+    exponent: Exponent = "positive"
     """How p is parametrised: positive keeps p > 0, softplus p > 1, fixed does not train it."""
-    scale_limit: Literal["tanh", "sigmoid", "softplus", "relu_clip", "abs", "exp"] = "exp"
+    scale_limit: ScaleLimit = "exp"
     """The map from signed states to the non-negative states that have powers; exp takes states as logarithms and gives
     a logarithm."""
     sharpen: bool = False

@@ -76,7 +76,7 @@ def relative(p: Array, scale: Array, y: Array, y_reference: Array, is_linear: bo
 def mean_terms(p: Array, d: Array, zero: Array, log_v: Array) -> Array:
     """The summands of S/p."""
     v = jnp.exp(log_v)
-    at_zero = jnp.where(p > 0, -v / jnp.where(zero & (p != 0), p, 1), -jnp.inf)
+    at_zero = jnp.where(p > 0, -v / jnp.where(zero & (p > 0), p, 1), -jnp.inf)
     return jnp.where(zero, at_zero, v * d * eta(at_most(p * d, 0)))
 
 

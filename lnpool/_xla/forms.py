@@ -138,8 +138,8 @@ def _single_shares(
     if call.is_linear and not call.log_output:
         states = select(block.mask, block.states.astype(p.dtype), 0)
         unbounded = (states == 0) & (p < 1)  # there 0 by convention, and computed of something finite
-        by_states = _alive(p, of, g) * single_pass.by_states(p, jnp.where(unbounded, of.rho, d), log_v, of.rho)
-        by_states = jnp.where(unbounded, 0, by_states)
+        by_states = g * single_pass.by_states(p, jnp.where(unbounded, of.rho, d), log_v, of.rho)
+        by_states = jnp.where(unbounded | _vanishes(p, of), 0, by_states)
         return by_states, by_states * states, d
     if call.is_linear:
         root = single_pass.by_log_states(p / 2, d, log_v / 2, of.rho)
@@ -170,12 +170,9 @@ def single_cotangents(texts: Texts, of: Residuals, g: Array) -> Pair:
     return select(block.mask, by_states, 0), by_scores if call.sharpen else by_scores / single_pass.usable(texts.p)
 
 
-def _alive(p: Array, of: Residuals, g: Array) -> Array:
-    """The cotangent of r, and 0 where r = 0 for want of a positive state.
-
-    An r that is merely too small for a float has a derivative.
-    """
-    return jnp.where((of.value == 0) & ((p <= 0) | jnp.isinf(of.y_reference)), 0, g)
+def _vanishes(p: Array, of: Residuals) -> Array:
+    """Where r = 0 for want of a positive state; an r that is merely too small for a float has a derivative."""
+    return jnp.isneginf(of.value) | ((of.value == 0) & ((p <= 0) | jnp.isinf(of.y_reference)))
 
 
 def _over_states(p: Array, states: Array, k: Array, root: Array, v: Array, of: Residuals) -> Array:
@@ -256,12 +253,13 @@ def exact_form(texts: Texts, want_slope: bool) -> Pooled:
         *known, y_reference = of_rows
         of = elements(texts, block, *known)
         terms = jnp.where(of.keep, jnp.exp(exponents_of_w(texts, p, of, y_reference)), 0)
-        return Parts(sums=(terms, select(block.mask, exact.mean_terms(p, of.d, of.zero, of.log_v), 0)))
+        of_any = jnp.where(jnp.isinf(y_reference), 1, p)  # zeros alone have no mean, whose derivative would hold 1/p^2
+        return Parts(sums=(terms, select(block.mask, exact.mean_terms(of_any, of.d, of.zero, of.log_v), 0)))
 
     w, mean = texts.over_tokens(compute, intermediates=2).sums
     log_w = jnp.log(at_least(w, 1))
     rho, vanishes = exact.log_mean(p, mean, log_w, attention.log_z, y_reference, call.sharpen)
-    slope = _exact_slope(texts, p, reference, y_reference, log_w, rho) if want_slope else rho
+    slope = _exact_slope(texts, jnp.where(vanishes, 1, p), reference, y_reference, log_w, rho) if want_slope else rho
     slope = jnp.where(jnp.isinf(texts.p), 0, slope)
     return Pooled(rho, vanishes, slope, reference, y_reference, log_w, jnp.zeros_like(vanishes))
 
@@ -271,12 +269,12 @@ def _shares(texts: Texts, p: Array, of: Elements, y_reference: Array, log_w: Arr
     return exact.shares(p, of.d, of.zero, of.keep, of.log_v, token_log_w, rho)
 
 
-def _exact_slope(texts: Texts, p: Array, *known: Array) -> Array:
+def _exact_slope(texts: Texts, *known: Array) -> Array:
     attention = texts.attention
     of_rows = texts.rows(*known, attention.offset, attention.log_z, attention.mean_z)
 
     def compute(block: Block) -> Parts:
-        reference, y_reference, log_w, rho, offset, log_z, mean_z = of_rows
+        p, reference, y_reference, log_w, rho, offset, log_z, mean_z = of_rows
         of = elements(texts, block, reference, offset, log_z)
         shares = _shares(texts, p, of, y_reference, log_w, rho)
         terms = exact.slope_terms(p, shares, of.log_v, of.z, mean_z, texts.call.sharpen)
@@ -288,10 +286,12 @@ def _exact_slope(texts: Texts, p: Array, *known: Array) -> Array:
 def exact_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: Array, log_z: Array) -> Pair:
     """Cotangents of states and scores [B T *H K] for the cotangent ``g`` of the result; at padding finite."""
     call, p, k = texts.call, exact.usable(texts.p, texts.call.log_output), g * of.gain
+    nothing = _vanishes(p, of)
+    p = jnp.where(nothing, 1, p)  # nothing is made of it there, and no derivative of 1/p may be infinite
     tokens = elements(texts, block, lax.stop_gradient(of.reference), offset, log_z)
     shares = _shares(texts, p, tokens, lax.stop_gradient(of.y_reference), of.log_w, of.rho)
     if call.is_linear and not call.log_output:
-        by_states = _alive(p, of, g) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
+        by_states = jnp.where(nothing, 0, g) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
     elif call.is_linear:
         root = exact.by_log_states(p, shares, tokens.keep, tokens.log_v, power=0.5)
         by_states = _over_states(p, texts.states(block), k, root, shares.v, of)

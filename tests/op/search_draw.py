@@ -168,12 +168,16 @@ def draw(program, rng) -> Problem:
 
 
 def _directions(form, rng, states, scores, p, mask) -> tuple:
-    """A direction for each argument; that of linear states is relative to the state, and nothing moves at padding."""
+    """A direction for each argument; that of linear states is relative to the state, and nothing moves at padding.
+
+    Beside a zero the result has a pole at p = 0, so the direction of p is relative too; elsewhere it may cross 0.
+    """
     of_states = rng.standard_normal(states.shape).astype(np.float32)
     if form == "linear":
         of_states = of_states * states
     of_states = np.where(mask[..., None] & np.isfinite(states), of_states, 0).astype(np.float32)
     keep = mask.reshape(*mask.shape, *(1,) * (scores.ndim - 2))
     of_scores = np.where(keep, rng.standard_normal(scores.shape), 0).astype(np.float32)
-    size = np.where(np.isfinite(p), np.maximum(np.abs(p), 1e-3), 0)
+    has_zeros = np.any(states == 0 if form == "linear" else np.isneginf(states))
+    size = np.where(np.isfinite(p), np.maximum(np.abs(p), 0 if has_zeros else 1e-3), 0)
     return of_states, of_scores, (size * rng.choice([-1.0, 1.0], p.shape)).astype(np.float32)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lnpool._formulas.safe import at_most, equal_by_rounding, finite, select, sign_of
+from lnpool._formulas.safe import at_most, equal_by_rounding, finite, over, select, sign_of
 from lnpool._formulas.series import eta, log1p_ratio, psi
 
 SMALLEST = 1e-12  # size of an exponent
@@ -76,7 +76,7 @@ def relative(p: Array, scale: Array, y: Array, y_reference: Array, is_linear: bo
 def mean_terms(p: Array, d: Array, zero: Array, log_v: Array) -> Array:
     """The summands of S/p."""
     v = jnp.exp(log_v)
-    at_zero = jnp.where(p > 0, -v / jnp.where(zero & (p > 0), p, 1), -jnp.inf)
+    at_zero = jnp.where(p > 0, -over(v, jnp.where(p > 0, p, 1)), -jnp.inf)
     return jnp.where(zero, at_zero, v * d * eta(at_most(p * d, 0)))
 
 
@@ -87,10 +87,9 @@ def log_mean(
     empty = jnp.isinf(y_reference)
     vanishes = jnp.isneginf(mean) | (empty & ~jnp.isnan(mean))
     near = (p * mean >= -NEAR) & ~vanishes
-    nonzero_p = jnp.where(near | vanishes | (p == 0), 1, p)
     safe_mean = jnp.where(near, mean, 0)
     y_reference = jnp.where(empty, 0, y_reference)
-    concentrated = (log_w - log_z + (0 if sharpen else y_reference)) / nonzero_p
+    concentrated = over(log_w - log_z + (0 if sharpen else y_reference), p, ~(near | vanishes))
     concentrated = concentrated + y_reference if sharpen else concentrated
     rho = jnp.where(near, safe_mean * log1p_ratio(p * safe_mean), concentrated)
     return jnp.where(vanishes, 0, rho), vanishes
@@ -104,7 +103,6 @@ def shares(p: Array, d: Array, zero: Array, keep: Array, log_v: Array, log_w: Ar
     l = d - rho  # noqa: E741  # the letter of docs/math.md
     near = (jnp.abs(p * l) <= NEAR) & ~zero
     l_near = jnp.where(near, l, 0)
-    nonzero_p = jnp.where(near & ~_large(p) | (p == 0), 1, p)
     v = jnp.exp(log_v)
     w = _exp_or_0(keep, log_w)
     over_p = v * l_near * eta(p * l_near)
@@ -115,17 +113,16 @@ def shares(p: Array, d: Array, zero: Array, keep: Array, log_v: Array, log_w: Ar
         w=w,
         v=v,
         difference=jnp.where(by_series, p * over_p, w - v),
-        difference_over_p=jnp.where(by_series, over_p, (w - v) / nonzero_p),
+        difference_over_p=jnp.where(by_series, over_p, over(w - v, p, ~by_series)),
         near=near,
     )
 
 
 def slope_terms(p: Array, of: Shares, log_v: Array, z: Array, mean_z: Array, sharpen: bool) -> Array:
     """The summands of dlog r/dp: KL(w || v)/p^2, and with sharpened attention the covariance of (w - v)/p and z."""
-    l_near, inverse = jnp.where(of.near, of.log_ratio, 0), 1 / jnp.where(of.near | (p == 0), 1, p)
-    divergence = of.w * (of.log_w - log_v - 1) + of.v
-    # Of two quotients XLA would make one by p^2, which may be too small for a float where neither quotient is.
-    terms = jnp.where(of.near, of.v * l_near**2 * psi(p * l_near), divergence * inverse * inverse)
+    l_near = jnp.where(of.near, of.log_ratio, 0)
+    divergence = over(over(of.w * (of.log_w - log_v - 1) + of.v, p, ~of.near), p, ~of.near)
+    terms = jnp.where(of.near, of.v * l_near**2 * psi(p * l_near), divergence)
     return terms + of.difference_over_p * (z - mean_z) if sharpen else terms
 
 

@@ -37,6 +37,13 @@ def equal_by_rounding(difference: Array, of: Array, at: Array | bool = True) -> 
     return cancelled(difference, at & (jnp.abs(difference) <= 2 * float(jnp.finfo(of.dtype).eps) * jnp.abs(of)))
 
 
+def over(x: Array, p: Array, where: Array | bool = True) -> Array:
+    """x/p, and x where p = 0 or not ``where``; derivatives by p hold dp/p/p and never 1/p^2, which may be no float."""
+    p = jnp.where(p == 0, 1, p)
+    log_p = jnp.log(jnp.abs(p))
+    return x / lax.stop_gradient(jnp.where(where, p, 1)) * jnp.exp(lax.stop_gradient(log_p) - log_p)
+
+
 def sign_of(p: Array) -> Array:
     """+1 for p >= 0, else -1."""
     return jnp.where(p >= 0, 1, -1).astype(p.dtype)

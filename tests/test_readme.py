@@ -1,6 +1,7 @@
 """Every code block of the README and of the docs runs and prints what the page says; commands and links exist."""
 
 import contextlib
+import fnmatch
 import importlib.util
 import itertools
 import os
@@ -56,9 +57,18 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **ours}
 
 
+LOOP = r"\bfor (\w+) in ([^\s;]+)"
+"""The name and the first value of the variable of a loop."""
+
+
 def commands(page: Path) -> list[list[str]]:
-    """The words after every ``python -m`` in the shell blocks of a page; variables that are values are 0."""
+    """The words after every ``python -m`` in the shell blocks of a page.
+
+    A variable of a loop has the first of its values, and others that are values are 0.
+    """
     script = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+    for name, value in re.findall(LOOP, script):
+        script = re.sub(rf"\${name}\b", value, script)
     script = re.sub(r"(--\S+ )(\$\w+|SEED|FOLD)\b", r"\g<1>0", script)
     script = re.sub(r"\$\w+", "", script)
     found = []
@@ -78,15 +88,36 @@ def commands(page: Path) -> list[list[str]]:
     ids=name_of,
 )
 def test_commands_exist(page: Path):
-    """A module that a page runs is there, and `experiments.train` knows the options that it is given."""
+    """A module that a page runs is there, and a command of `experiments` knows the options that it is given."""
+    from experiments.base.command_line import parse
     from experiments.base.errors import DataError
     from experiments.run.config import parse_args
 
     for module, *arguments in dict.fromkeys(map(tuple, commands(page))):
         assert importlib.util.find_spec(module), module
-        if module == "experiments.train" and "--resume" not in arguments:
-            with contextlib.suppress(DataError):  # a file of the reader's is not there
+        with contextlib.suppress(DataError):  # a file of the reader's is not there
+            if module == "experiments.train" and "--resume" not in arguments:
                 parse_args(list(arguments))
+            elif module in ("experiments.analyse", "experiments.baseline"):
+                importlib.import_module(module).parse_args(list(arguments))
+            elif module.startswith("experiments.") and module != "experiments.train":
+                parse(importlib.import_module(module).Options, list(arguments), program=module)
+
+
+def test_loops_over_runs_find_cells_of_the_grid_of_their_page():
+    from experiments.sweeping import grid
+
+    found = 0
+    for page in PAGES:
+        sweeps = [arguments for module, *arguments in commands(page) if module == "experiments.sweep"]
+        grids = {words[words.index("--out") + 1]: ROOT / words[0] for words in sweeps}
+        for name, value in re.findall(LOOP, "\n".join(blocks(page, "bash"))):
+            folder, _, pattern = value.rpartition("/")
+            if name == "run" and folder in grids:
+                cells = map(grid.name, grid.cells(grid.read(grids[folder])))
+                assert fnmatch.filter(cells, pattern), f"{name_of(page)}: {value}"
+                found += 1
+    assert found >= 5
 
 
 def test_readme_has_the_two_commands():

@@ -55,7 +55,7 @@ LARGE = (32, 2048, 512)
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "full"])
 @pytest.mark.parametrize("options", [dict(BOUNDED), {"scale_limit": "tanh"}], ids=["bounded", "tanh"])
 def test_portable_form_reads_once(options, masked, monkeypatch):
-    """The program of the single pass; the compiler would count the exact form, which a condition leaves out, with it."""
+    """The program of the single pass: the compiler would count the exact form with it, which a condition leaves out."""
     monkeypatch.setattr(jax.lax, "cond", lambda condition, single, exact: single())
     forward, both = (compiled(LARGE, "xla", masked=masked, backward=b, **options) for b in (False, True))
     report("xla forward", forward, LARGE)

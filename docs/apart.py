@@ -1,7 +1,7 @@
 """How far adversaries are from their bases, in attention and in output: ``python docs/apart.py PICTURE RUN...``.
 
-RUN are runs of the objective ``adversary``, or folders of sweeps. A line is an encoder and a pooler, a mark a strength.
-The picture is written as PNG and PDF.
+RUN are runs of the objective ``adversary``, or folders of sweeps. A line is an encoder and a pooler, its marks are the
+strengths, the smallest first. The picture is written as PNG and PDF.
 """
 
 import math
@@ -20,15 +20,11 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     lines = {f"{run.key.encoder}, {run.key.pooler}": [] for run in runs}
     for run in sorted(runs, key=lambda run: run.config.head.strength):
         tested = run.facts["test"]
-        point = tested["variation"], tested["jensen_shannon"], run.config.head.strength
-        lines[f"{run.key.encoder}, {run.key.pooler}"].append(point)
+        lines[f"{run.key.encoder}, {run.key.pooler}"].append((tested["variation"], tested["jensen_shannon"]))
     figure, axes = panels(1, 2.6, legend=tuple(lines))
     for number, (name, points) in enumerate(lines.items()):
-        variations, divergences, _ = zip(*points, strict=True)
+        variations, divergences = zip(*points, strict=True)
         axes[0].plot(variations, divergences, **series(number, len(lines)), label=name)
-        if number == 0:
-            for x, y, strength in points:
-                axes[0].annotate(f"λ = {strength:g}", (x, y), textcoords="offset points", xytext=(4, 4), fontsize=6)
     axes[0].axhline(math.log(2), color="0.5", linewidth=0.8, linestyle=":")
     axes[0].set(xlabel="mean distance of the outputs (TVD)", ylabel="mean divergence (JSD)", ylim=(0, 0.75))
     legend_below(figure, axes, tuple(lines))

@@ -38,7 +38,12 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 means, halves = [one.mean for one in of], [one.half or 0 for one in of]
                 heights = [each + 0.15 * (number - 1.5) for each in at]
                 axis.errorbar(
-                    means, heights, xerr=halves, **series(number, 4) | {"linestyle": "none"}, capsize=2, label=weight
+                    means,
+                    heights,
+                    xerr=halves,
+                    **series(number, 4) | {"linestyle": "none", "clip_on": True},
+                    capsize=2,
+                    label=weight,
                 )
         axis.axvline(0, color="0.5", linewidth=0.8)
         axis.set(xlabel=f"mean tau with {measure.replace('_', ' ')}", xlim=(-0.1, 1), ylim=(len(places) - 0.5, -0.5))

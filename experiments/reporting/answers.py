@@ -29,14 +29,14 @@ def table(rows: Sequence[Row], name: str) -> Table:
     answers = {row.key: [run.folder / ANALYSES / f"{name}.json" for run in row.finished] for row in rows}
     answers = {key: [path for path in paths if path.is_file()] for key, paths in answers.items()}
     read = {key: [_read(path) for path in paths] for key, paths in answers.items()}
-    asked = {found["options"].get("texts") for several in read.values() for found in several}
-    if not asked:
+    if not any(read.values()):
         known = {path.stem for row in rows for run in row.finished for path in (run.folder / ANALYSES).glob("*.json")}
         raise UsageError(f"no run has the answer {name}; there are: {', '.join(sorted(known)) or 'none'}.")
-    if len(asked) > 1:
-        raise UsageError(
-            f"the answers {name} are of different numbers of texts (--texts {', '.join(map(str, asked))})."
-        )
+    for several in read.values():
+        asked = {found["options"].get("texts") for found in several}
+        if len(asked) > 1:
+            numbers = ", ".join(map(str, sorted(asked, key=str)))
+            raise UsageError(f"the answers {name} of seeds are of different numbers of texts (--texts {numbers}).")
     lines = [(row, line) for row in rows for line in _lines(read[row.key])]
     texts = [*dict.fromkeys(column for _, line in lines for column in line.texts)]
     measured = [*dict.fromkeys(column for _, line in lines for column in line.numbers)]

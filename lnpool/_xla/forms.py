@@ -172,7 +172,7 @@ def single_cotangents(texts: Texts, of: Residuals, g: Array) -> Pair:
 
 def _vanishes(p: Array, of: Residuals) -> Array:
     """Where r = 0 for want of a positive state; an r that is merely too small for a float has a derivative."""
-    return jnp.isneginf(of.value) | ((of.value == 0) & ((p <= 0) | jnp.isinf(of.y_reference)))
+    return (of.value == 0) & ((p <= 0) | jnp.isinf(of.y_reference))
 
 
 def _over_states(p: Array, states: Array, k: Array, root: Array, v: Array, of: Residuals) -> Array:
@@ -253,8 +253,7 @@ def exact_form(texts: Texts, want_slope: bool) -> Pooled:
         *known, y_reference = of_rows
         of = elements(texts, block, *known)
         terms = jnp.where(of.keep, jnp.exp(exponents_of_w(texts, p, of, y_reference)), 0)
-        of_any = jnp.where(jnp.isinf(y_reference), 1, p)  # zeros alone have no mean, whose derivative would hold 1/p^2
-        return Parts(sums=(terms, select(block.mask, exact.mean_terms(of_any, of.d, of.zero, of.log_v), 0)))
+        return Parts(sums=(terms, select(block.mask, exact.mean_terms(p, of.d, of.zero, of.log_v), 0)))
 
     w, mean = texts.over_tokens(compute, intermediates=2).sums
     log_w = jnp.log(at_least(w, 1))
@@ -286,12 +285,10 @@ def _exact_slope(texts: Texts, *known: Array) -> Array:
 def exact_pullback(texts: Texts, block: Block, of: Residuals, g: Array, offset: Array, log_z: Array) -> Pair:
     """Cotangents of states and scores [B T *H K] for the cotangent ``g`` of the result; at padding finite."""
     call, p, k = texts.call, exact.usable(texts.p, texts.call.log_output), g * of.gain
-    nothing = _vanishes(p, of)
-    p = jnp.where(nothing, 1, p)  # nothing is made of it there, and no derivative of 1/p may be infinite
     tokens = elements(texts, block, lax.stop_gradient(of.reference), offset, log_z)
     shares = _shares(texts, p, tokens, lax.stop_gradient(of.y_reference), of.log_w, of.rho)
     if call.is_linear and not call.log_output:
-        by_states = jnp.where(nothing, 0, g) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
+        by_states = jnp.where(_vanishes(p, of), 0, g) * exact.by_states(p, shares, tokens.zero, tokens.log_v)
     elif call.is_linear:
         root = exact.by_log_states(p, shares, tokens.keep, tokens.log_v, power=0.5)
         by_states = _over_states(p, texts.states(block), k, root, shares.v, of)

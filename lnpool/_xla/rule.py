@@ -95,11 +95,12 @@ def backward(call: Call, inputs: Inputs, saved: Saved, g: Array) -> Inputs:
         # No token depends on another, so packed texts need no rows here: each token looks up the numbers of its text.
         by_token = Block(tokens.states, tokens.scores, packed.real(packing, tokens), packing.owner[None])
 
-    of_attention, relative = (attention.offset, attention.log_z), relative_to_result(call, residuals)
+    of_attention = (attention.offset, attention.log_z)
 
     def contract(with_exact: bool) -> tuple[Array, ...]:
         if not with_exact and _are_stored(call, inputs):
             return single_cotangents(texts, residuals, g)
+        relative = relative_to_result(call, residuals)
 
         def compute(block: Block) -> Parts:
             weights, known, of_text = jax.tree.map(lambda x: _told(block, x), (of_attention, relative, g))

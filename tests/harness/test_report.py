@@ -66,7 +66,7 @@ def test_answers_of_seeds_are_one_table(tmp_path, capsys):
     [
         ("--analysis permutation-test", 2, "there are: gradient-test"),
         ("--analysis gradient-test --pivot", 2, "leave out --page, --pivot and --text"),
-        ("b --analysis gradient-test", 2, "different numbers of texts (--texts 10, 20)"),
+        ("b --analysis gradient-test", 2, "of seeds are of different numbers of texts (--texts 10, 20)"),
         ("c --analysis gradient-test", 65, "gradient-test.json is not the answer to an analysis"),
     ],
 )

@@ -1,7 +1,7 @@
 """How far the weights of words agree with what they matter, of many runs: ``python docs/taus.py PICTURE RUN...``.
 
 Each run must have been asked ``--analysis gradient`` and ``--analysis leave_one_out``. Marks are means over texts and
-seeds, bars the 95 % interval over seeds. The picture is written as PNG and PDF.
+seeds, bars the 95 % interval over three seeds or more. The picture is written as PNG and PDF.
 """
 
 import sys
@@ -35,7 +35,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             points = [(at, found[*place, weight]) for at, place in enumerate(places) if (*place, weight) in found]
             if points:
                 at, of = zip(*points, strict=True)
-                means, halves = [one.mean for one in of], [one.half or 0 for one in of]
+                means, halves = [one.mean for one in of], [one.half or 0 if one.n > 2 else 0 for one in of]
                 heights = [each + 0.15 * (number - 1.5) for each in at]
                 axis.errorbar(
                     means,
